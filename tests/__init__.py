@@ -1,0 +1,1 @@
+"""The tests of newapi_proxy: laws, modules, the process itself."""
