@@ -1,0 +1,97 @@
+"""The usage record every provider is normalised to, and its arithmetic.
+
+Source: provider-translation A.0.3. `prompt` holds all input, cached and cache-written tokens included; `completion` all
+output, reasoning included. The rest are parts of these two. Numbers from upstream are untrusted: read them through
+`counted`, which refuses what no provider can mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, Literal
+
+import msgspec
+
+Source = Literal["upstream", "counted", "mixed", "none"]
+MOST: Final = 100_000_000  # tokens in one request; above is absurd (fault U27), the largest context windows are 1e7
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """Tokens of one request.
+
+    `cache_write` are 5-minute (or unspecified) cache writes, `cache_write_1h` the 1-hour ones. `others` are
+    sub-inferences billed beside this one, each at its own model's price (Anthropic compaction, advisor).
+    """
+
+    prompt: int = 0
+    completion: int = 0
+    cache_read: int = 0
+    cache_write: int = 0
+    cache_write_1h: int = 0
+    audio_in: int = 0
+    image_in: int = 0
+    reasoning: int = 0
+    audio_out: int = 0
+    image_out: int = 0
+    accepted_prediction: int = 0
+    rejected_prediction: int = 0
+    server_tools: Mapping[str, int] = {}
+    others: tuple[tuple[str, Usage], ...] = ()
+    source: Source = "upstream"
+
+    @property
+    def plain_input(self) -> int:
+        """Input that is neither cached nor cache-written: Anthropic's `input_tokens`."""
+        return max(0, self.prompt - self.cache_read - self.cache_write - self.cache_write_1h)
+
+    @property
+    def empty(self) -> bool:
+        """Nothing was used: nothing to bill."""
+        return not (self.prompt or self.completion or self.server_tools or self.others)
+
+
+NOTHING: Final = Usage(source="none")
+
+
+def counted(value: Any) -> int | None:
+    """A token count from upstream, or None where it is no count: negative, absurd, text, NaN, a bool (demand B5).
+
+    Whole floats are taken (some gateways send 12.0).
+    """
+    if type(value) is int:
+        return value if 0 <= value <= MOST else None
+    if type(value) is float and value.is_integer():
+        return int(value) if 0 <= value <= MOST else None
+    return None
+
+
+def clamped(usage: Usage) -> Usage:
+    """The record with parts that fit their wholes: no part above prompt or completion, so no price term is negative."""
+    read = min(usage.cache_read, usage.prompt)
+    write = min(usage.cache_write, usage.prompt - read)
+    hour = min(usage.cache_write_1h, usage.prompt - read - write)
+    audio = min(usage.audio_in, usage.prompt - read - write - hour)
+    image = min(usage.image_in, usage.prompt - read - write - hour - audio)
+    audio_out = min(usage.audio_out, usage.completion)
+    image_out = min(usage.image_out, usage.completion - audio_out)
+    parts = (read, write, hour, audio, image, audio_out, image_out)
+    if parts == (
+        usage.cache_read,
+        usage.cache_write,
+        usage.cache_write_1h,
+        usage.audio_in,
+        usage.image_in,
+        usage.audio_out,
+        usage.image_out,
+    ):
+        return usage
+    return msgspec.structs.replace(
+        usage,
+        cache_read=read,
+        cache_write=write,
+        cache_write_1h=hour,
+        audio_in=audio,
+        image_in=image,
+        audio_out=audio_out,
+        image_out=image_out,
+    )

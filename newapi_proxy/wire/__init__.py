@@ -1,0 +1,1 @@
+"""Bytes to frames and trees and back; knows no provider."""

@@ -1,0 +1,129 @@
+"""JSON bytes to trees and back, and edits of a tree by dotted path.
+
+The one place, with the log, that touches orjson. Foreign bytes end in a tree or in a declared error, never in a
+decoder's own exception.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, Final
+
+import orjson
+
+from newapi_proxy.errors import ClientError
+
+MAX_DEPTH: Final = 200  # deeper than any real request; a bound for everything that walks a tree
+_LONE: Final = re.compile(rb"\\u[dD][89aAbB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F][0-9a-fA-F]{2}")
+
+
+def read(body: bytes) -> dict[str, Any]:
+    """A client's body as an object. Raises ClientError 400 `invalid_json` naming line and column."""
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        if not body.strip():
+            raise ClientError("The request body is empty; a JSON object is expected.", code="invalid_json") from None
+        raise ClientError(
+            f"The request body is not valid JSON: {error.msg} (line {error.lineno}, column {error.colno}).",
+            code="invalid_json",
+        ) from None
+    if not isinstance(value, dict):
+        raise ClientError("The request body must be a JSON object.", code="invalid_json")
+    if body.count(b"{") + body.count(b"[") > MAX_DEPTH and _too_deep(value):
+        raise ClientError(f"The request body is nested deeper than {MAX_DEPTH} levels.", code="invalid_json")
+    return value
+
+
+def lenient(data: bytes) -> Any:
+    """An upstream's JSON, or None. Broken UTF-8 and lone surrogates become U+FFFD (fault U17)."""
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        pass
+    try:
+        return orjson.loads(_LONE.sub(rb"\\ufffd", data.decode("utf-8", "replace").encode()))
+    except orjson.JSONDecodeError:
+        return None
+
+
+def encode(value: Any) -> bytes:
+    """Compact JSON, key order kept, characters not escaped."""
+    return orjson.dumps(value)
+
+
+def dumps(value: Any) -> str:
+    """`encode` as text: tool arguments and the like."""
+    return orjson.dumps(value).decode()
+
+
+def _too_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [child for node in level for child in _children(node)]
+        if not level:
+            return False
+    return True
+
+
+def _children(node: Any) -> Iterator[Any]:
+    values = node.values() if isinstance(node, dict) else node
+    for value in values:
+        if isinstance(value, (dict, list)):
+            yield value
+
+
+def put(root: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    """A copy of the tree with the value at the dotted path; only what lies on the path is copied.
+
+    Numbers index into lists; missing objects on the way are made; a path through a scalar replaces it.
+    """
+    return _edit(root, path.split("."), lambda _: value)  # type: ignore[no-any-return]
+
+
+def default(root: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    """Like `put`, where nothing stands at the path."""
+    return root if find(root, path) is not MISSING else put(root, path, value)
+
+
+def remove(root: dict[str, Any], path: str) -> dict[str, Any]:
+    """A copy of the tree without what stands at the path; the tree itself where nothing does."""
+    if find(root, path) is MISSING:
+        return root
+    return _edit(root, path.split("."), lambda _: MISSING)  # type: ignore[no-any-return]
+
+
+MISSING: Final = object()
+
+
+def find(root: Any, path: str) -> Any:
+    """What stands at the dotted path, or MISSING."""
+    node = root
+    for name in path.split("."):
+        if isinstance(node, dict) and name in node:
+            node = node[name]
+        elif isinstance(node, list) and name.isdecimal() and int(name) < len(node):
+            node = node[int(name)]
+        else:
+            return MISSING
+    return node
+
+
+def _edit(node: Any, names: list[str], change: Any) -> Any:
+    name, rest = names[0], names[1:]
+    if isinstance(node, list) and name.isdecimal():
+        index = int(name)
+        if index >= len(node):
+            return node
+        items = list(node)
+        new = _edit(items[index], rest, change) if rest else change(items[index])
+        items[index : index + 1] = [] if new is MISSING else [new]
+        return items
+    copy = dict(node) if isinstance(node, dict) else {}
+    new = _edit(copy.get(name), rest, change) if rest else change(copy.get(name))
+    if new is MISSING:
+        copy.pop(name, None)
+    else:
+        copy[name] = new
+    return copy
