@@ -1,0 +1,61 @@
+"""Which providers there are: type names to records, and New API's channel numbers to both.
+
+A new provider is a file beside this one, an import and a line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from newapi_proxy.adapters import anthropic, azure, custom, echo, mistral, openai, presets, zhipu
+from newapi_proxy.adapters.base import Adapter
+
+ADAPTERS: Final[Mapping[str, Adapter]] = {
+    "openai": openai.ADAPTER,
+    "azure": azure.ADAPTER,
+    "anthropic": anthropic.ADAPTER,
+    "mistral": mistral.ADAPTER,
+    "zhipu": zhipu.ADAPTER,
+    "custom": custom.ADAPTER,
+    "echo": echo.ADAPTER,
+    **{preset.name: preset for preset in presets.PRESETS},
+}
+"""The providers that this version serves."""
+
+UNSERVED: Final = frozenset(
+    {"gemini", "vertex", "bedrock", "ollama", "cohere", "dify", "jina", "midjourney", "midjourney-plus", "suno"}
+)
+"""Types that the configuration knows and this version does not serve."""
+
+_RESELLERS: Final[Mapping[int, str]] = {  # numbers whose channels are plain servers of the OpenAI format
+    6: "https://api.openaimax.com",
+    7: "https://api.ohmygpt.com",
+    9: "https://api.caipacity.com",
+    10: "https://api.aiproxy.io",
+    12: "https://api.api2gpt.com",
+    13: "https://api.aigc2d.com",
+    19: "https://api.360.cn",
+    22: "https://fastgpt.run/api/openapi",
+    47: "",
+    53: "https://llm.submodel.ai",
+}
+_UNSERVED_NUMBERS: Final[Mapping[int, str]] = {
+    2: "midjourney",
+    4: "ollama",
+    5: "midjourney-plus",
+    24: "gemini",
+    33: "bedrock",
+    34: "cohere",
+    36: "suno",
+    37: "dify",
+    38: "jina",
+    41: "vertex",
+}
+
+BY_NUMBER: Final[Mapping[int, tuple[str, str]]] = {
+    **{number: (adapter.name, adapter.base_url) for adapter in ADAPTERS.values() for number in adapter.numbers},
+    **{number: ("openai", base_url) for number, base_url in _RESELLERS.items()},
+    **{number: (name, "") for number, name in _UNSERVED_NUMBERS.items()},
+}
+"""New API's channel numbers (relay-and-billing 7.6): type name, served or not, and default base URL."""

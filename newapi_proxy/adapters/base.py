@@ -1,0 +1,180 @@
+"""The provider contract: pure functions and small objects, no I/O, no clock, no log.
+
+What a provider is stands in its own file as one `Adapter` record; shared code reads the record's fields and never
+compares a provider's name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, Protocol
+
+import msgspec
+
+from newapi_proxy.errors import UpstreamFailure
+from newapi_proxy.ir.ask import Ask
+from newapi_proxy.ir.events import Event
+from newapi_proxy.secret import Secret
+from newapi_proxy.wire.sse import Frame
+
+Headers = Mapping[str, str]  # names in lower case
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Options every channel type takes; a provider's own struct adds to it (the one struct that is extended)."""
+
+    strict_params: bool = False  # every dropped parameter becomes a 400
+    default_max_tokens: int | None = None
+    no_stream_options: bool = False  # never ask this upstream for a usage chunk
+    flatten_content: bool = False  # a message of text parts only is sent as a string
+    think_tags: bool = False  # move a leading <think>…</think> span to reasoning
+    thinking_to_content: bool = False  # the other way round, for clients that know no reasoning field
+
+
+class Target(msgspec.Struct, frozen=True, kw_only=True):
+    """Where an attempt goes. `model` is the upstream's name; `base_url` has no trailing slash; `now` unix seconds."""
+
+    channel: str
+    base_url: str
+    key: Secret
+    model: str
+    options: Any  # the adapter's own option struct
+    organization: str | None = None
+    now: int = 0
+    usage_in_stream: bool = True  # relay.force_stream_option
+
+
+class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
+    """A request to be opened by others. `body` as a tree still takes the channel's overrides.
+
+    `dropped`: dotted paths the provider could not be given, clamped ones end in "~" (header X-Dropped-Params).
+    """
+
+    url: str
+    body: dict[str, Any] | bytes
+    headers: Mapping[str, str]
+    method: str = "POST"
+    dropped: tuple[str, ...] = ()
+
+
+class Decoder(Protocol):
+    """Cuts a response's bytes into frames: any cut in, whole frames out."""
+
+    @property
+    def empty(self) -> bool:
+        """Whether the last byte that came ended a frame."""
+        ...
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """The frames that these bytes complete."""
+        ...
+
+    def close(self) -> list[Frame]:
+        """What is left at the end."""
+        ...
+
+
+class Reader(Protocol):
+    """Keeps one streamed response's state: frames in, events out.
+
+    Where frames are only forwarded, a frame that repeats an earlier one but for its visible text may be left out.
+    """
+
+    def read(self, frame: Frame) -> Iterable[Event]:
+        """The events of one frame, none for what is unknown; `Skipped` for what cannot be read."""
+        ...
+
+    def close(self) -> Iterable[Event]:
+        """The stream has ended: what is still missing (a finish, a call's arguments)."""
+        ...
+
+
+class Dialect(Protocol):
+    """A provider's ability for chat in one wire format."""
+
+    @property
+    def dialect(self) -> str:
+        """The format's name; equal to a surface's dialect means same family."""
+        ...
+
+    def serves(self, model: str) -> bool:
+        """Whether this format is the one for the upstream model."""
+        ...
+
+    def request(self, ask: Ask, to: Target) -> Outgoing:
+        """The request for this ask. Raises Unsupported with the path of what cannot be expressed."""
+        ...
+
+    def answer(self, ask: Ask, body: bytes) -> Sequence[Event]:
+        """A whole answer as the events a stream would have had. A 200 that carries an error yields `Failed`."""
+        ...
+
+    def frames(self) -> Decoder:
+        """A fresh decoder for a streamed response."""
+        ...
+
+    def reader(self, ask: Ask) -> Reader:
+        """A fresh reader for a streamed response."""
+        ...
+
+    def failure(self, status: int, headers: Headers, body: bytes) -> UpstreamFailure:
+        """The provider's error in our terms; `upstream_status` is `status`."""
+        ...
+
+
+class Counting(Protocol):
+    """A provider's own token counting: POST messages/count_tokens and the like."""
+
+    def request(self, ask: Ask, to: Target) -> Outgoing:
+        """The counting request."""
+        ...
+
+    def tokens(self, body: bytes) -> int | None:
+        """The count in its answer."""
+        ...
+
+
+Local = Callable[[Outgoing], tuple[int, dict[str, str], bytes]]
+"""A provider that answers by itself: status, headers (lower case), body."""
+
+
+class Adapter(msgspec.Struct, frozen=True, kw_only=True):
+    """What a provider is. A slot that is empty is the whole story of "not supported".
+
+    `numbers`: channel numbers in New API's database. `chat`: dialects in order of preference, the client's own wins
+    where it is among them. `inline`: media kinds that must arrive as bytes. `retry_400`: the inherited rule for
+    channel number 14 (relay-and-billing 4.5).
+    """
+
+    name: str
+    numbers: tuple[int, ...] = ()
+    base_url: str = ""
+    key_required: bool = True
+    options: type[Options] = Options
+    chat: tuple[Dialect, ...] = ()
+    counting: Counting | None = None
+    local: Local | None = None
+    inline: frozenset[Literal["image", "file", "audio", "video"]] = frozenset()
+    retry_400: bool = False
+    owner: str = "custom"  # `owned_by` in model lists
+
+
+def speaks(adapter: Adapter, dialect: str, model: str) -> Dialect | None:
+    """The dialect to use for this client's dialect and upstream model: its own where the provider has it."""
+    fitting = [one for one in adapter.chat if one.serves(model)]
+    for one in fitting:
+        if one.dialect == dialect:
+            return one
+    return fitting[0] if fitting else None
+
+
+def join(base_url: str, path: str) -> str:
+    """Base URL and path, a version path that the base already ends in not doubled (interfaces §3).
+
+    join("https://h/v1", "/v1/chat") and join("https://h", "/v1/chat") are the same.
+    """
+    base = base_url.rstrip("/")
+    head = path[: path.find("/", 1)] if path.find("/", 1) > 0 else path
+    if head and base.endswith(head):
+        base = base[: -len(head)]
+    return base + path

@@ -1,0 +1,208 @@
+"""OpenAI's chat completions and every server that speaks the same format.
+
+The dialect is one class; what a provider wants different stands in its record of `Quirks`, and what no record can say
+in a function of the draft (`shape`). Azure, Mistral, Zhipu, the presets and the custom URL are made of it. Source:
+provider-translation B.8, B.11; interfaces 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Literal
+
+import msgspec
+
+from newapi_proxy.adapters import _failures, _openai_models
+from newapi_proxy.adapters._openai_build import Replay, build, listed
+from newapi_proxy.adapters._openai_draft import (
+    Draft,
+    developer_to_system,
+    drop_old_reasoning,
+    emulate_schema,
+    flatten,
+)
+from newapi_proxy.adapters._openai_stream import Reader, read_answer
+from newapi_proxy.adapters.base import Adapter, Headers, Options, Outgoing, Target, join
+from newapi_proxy.errors import UpstreamFailure
+from newapi_proxy.ir.ask import Ask
+from newapi_proxy.ir.events import Event
+from newapi_proxy.wire import sse
+
+DIALECT: Final = "openai-chat"
+PATH: Final = "/v1/chat/completions"
+
+Shape = Callable[[Draft, Ask, Target], None]
+
+
+class Quirks(msgspec.Struct, frozen=True, kw_only=True):
+    """How a provider differs from OpenAI; the defaults are a plain OpenAI-compatible server.
+
+    `renames`: fields under another name. `drops`: what only steers and would be refused. `refuses`: what changes the
+    answer's shape. `developer`: knows that role. `stream_usage`: takes `stream_options`. `schema`: takes JSON schemas.
+    `replay`: how thinking of other formats is given back. `this_turn`: old thinking must go. `cache_marks`: takes
+    `cache_control`. `top_k`: takes it. `effort`: where an effort of another format goes ("" nowhere). `openai_models`:
+    the rules for OpenAI's own model names apply.
+    """
+
+    renames: Mapping[str, str] = {}
+    drops: tuple[str, ...] = ()
+    refuses: tuple[str, ...] = ()
+    developer: bool = True
+    stream_usage: bool = True
+    schema: bool = True
+    replay: Replay = "none"
+    this_turn: bool = False
+    cache_marks: bool = False
+    top_k: bool = True
+    effort: Literal["reasoning_effort", "reasoning", "thinking", ""] = "reasoning_effort"
+    openai_models: bool = False
+    headers: Mapping[str, str] = {}
+
+
+def below(path: str) -> Callable[[Target], str]:
+    """The address of a path below the channel's base URL."""
+    return lambda to: join(to.base_url, path)
+
+
+def bearer(to: Target) -> dict[str, str]:
+    """The usual credential, and the organisation where the channel names one."""
+    headers: dict[str, str] = {}
+    if to.key:
+        headers["authorization"] = f"Bearer {to.key.reveal()}"
+    if to.organization:
+        headers["openai-organization"] = to.organization
+    return headers
+
+
+class OpenAIChat(msgspec.Struct, frozen=True, kw_only=True):
+    """The dialect; see adapters.base.Dialect."""
+
+    quirks: Quirks = Quirks()
+    url: Callable[[Target], str] = below(PATH)
+    auth: Callable[[Target], dict[str, str]] = bearer
+    shape: Shape | None = None
+    failed: Callable[[int, Headers, bytes], UpstreamFailure] | None = None
+
+    @property
+    def dialect(self) -> str:
+        """The format's name."""
+        return DIALECT
+
+    def serves(self, model: str) -> bool:
+        """Every model."""
+        return True
+
+    def request(self, ask: Ask, to: Target) -> Outgoing:
+        """The client's own tree with what must differ, or a body built from the Ask of another format."""
+        quirks = self.quirks
+        if ask.dialect == DIALECT:
+            draft = Draft({**ask.tree, "model": to.model})
+        else:
+            draft = build(ask, to.model, quirks.replay, quirks.cache_marks)
+            _place_thinking(draft, ask, quirks, to.model)
+        if ask.stream:
+            _ask_for_usage(draft, quirks, to)
+        _fit(draft, quirks, to)
+        if self.shape is not None:
+            self.shape(draft, ask, to)
+        if to.options.flatten_content:
+            flatten(draft)
+        headers = {"content-type": "application/json", "accept": "application/json"}
+        if ask.stream:
+            headers["accept"] = "text/event-stream"
+        return Outgoing(
+            url=self.url(to),
+            body=draft.body,
+            headers={**headers, **quirks.headers, **self.auth(to)},
+            dropped=listed(draft.dropped) if draft.dropped else (),
+        )
+
+    def answer(self, ask: Ask, body: bytes) -> Sequence[Event]:
+        """A whole answer's events; a 200 that carries an error yields `Failed`."""
+        return read_answer(body)
+
+    def frames(self) -> sse.Decoder:
+        """Server-sent events."""
+        return sse.Decoder()
+
+    def reader(self, ask: Ask) -> Reader:
+        """A fresh reader."""
+        return Reader()
+
+    def failure(self, status: int, headers: Headers, body: bytes) -> UpstreamFailure:
+        """The provider's error in our terms."""
+        if self.failed is not None:
+            return self.failed(status, headers, body)
+        return _failures.normalise(status, _failures.said(body), headers, body)
+
+
+def _ask_for_usage(draft: Draft, quirks: Quirks, to: Target) -> None:
+    """Asks for a usage chunk where the server takes the wish; the surface hides it again (decision of demand S8)."""
+    if to.options.no_stream_options or not quirks.stream_usage:
+        draft.body.pop("stream_options", None)
+    elif to.usage_in_stream:
+        options = draft.body.get("stream_options")
+        draft.body["stream_options"] = {**(options if isinstance(options, dict) else {}), "include_usage": True}
+
+
+def _fit(draft: Draft, quirks: Quirks, to: Target) -> None:
+    """The record's edits, those that apply."""
+    if quirks.openai_models:
+        _openai_models.fit(draft, to.model)
+    if quirks.renames:
+        draft.rename(quirks.renames)
+    if quirks.refuses:
+        draft.refuse(*quirks.refuses)
+    if quirks.drops:
+        draft.drop(*quirks.drops)
+    if not quirks.developer:
+        developer_to_system(draft)
+    if not quirks.schema:
+        emulate_schema(draft)
+    if quirks.this_turn:
+        drop_old_reasoning(draft)
+
+
+def _place_thinking(draft: Draft, ask: Ask, quirks: Quirks, model: str) -> None:
+    """Puts another format's effort, and its top_k, where the provider takes them."""
+    body = draft.body
+    if not quirks.top_k:
+        draft.drop("top_k")
+    thinking = ask.controls.thinking
+    word = body.pop("reasoning_effort", None)
+    if thinking is None or (word is None and not thinking.adaptive):
+        return
+    known = not quirks.openai_models or _openai_models.takes_effort(model.rpartition("/")[2])
+    if not quirks.effort or not known:
+        draft.dropped.append("thinking" if "thinking" in ask.tree else "reasoning")
+        return
+    wishes: dict[str, Any] = {
+        "reasoning_effort": word,
+        "reasoning": {"max_tokens": thinking.budget} if thinking.budget and not thinking.effort else {"effort": word},
+        "thinking": {"type": "disabled" if thinking.disabled else "enabled"},
+    }
+    if word is not None or quirks.effort == "thinking":
+        body[quirks.effort] = wishes[quirks.effort]
+
+
+def compatible(
+    name: str, *, numbers: tuple[int, ...] = (), base_url: str = "", owner: str = "", chat: OpenAIChat | None = None
+) -> Adapter:
+    """An adapter for a server of this format."""
+    return Adapter(
+        name=name,
+        numbers=numbers,
+        base_url=base_url,
+        options=Options,
+        chat=(chat or OpenAIChat(),),
+        inline=frozenset({"file"}),
+        owner=owner or name,
+    )
+
+
+ADAPTER: Final = compatible(
+    "openai",
+    numbers=(1,),
+    base_url="https://api.openai.com",
+    chat=OpenAIChat(quirks=Quirks(openai_models=True, top_k=False)),
+)

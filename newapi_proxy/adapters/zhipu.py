@@ -1,0 +1,168 @@
+"""Zhipu (Z.ai) v4: the OpenAI format with signed keys, narrow sampling and error codes of its own.
+
+Source: provider-translation B.8; relay-and-billing 10.1 for the token.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final, Literal
+
+from newapi_proxy.adapters import _failures
+from newapi_proxy.adapters._openai_draft import Draft, media
+from newapi_proxy.adapters._signing import hs256
+from newapi_proxy.adapters.base import Adapter, Headers, Options, Target, join
+from newapi_proxy.adapters.openai import OpenAIChat, Quirks
+from newapi_proxy.errors import Unsupported, UpstreamFailure
+from newapi_proxy.ir.ask import Ask
+from newapi_proxy.wire import tree
+
+PATH: Final = "/api/paas/v4/chat/completions"
+LIFETIME: Final = 210  # seconds a token is valid
+STEP: Final = 180  # tokens of one such span are equal, so that a cache on the other side sees one
+MOST_IMAGES: Final = 5
+_SIGNED: Final = re.compile(r"([^.\s]+)\.([^.\s]+)")
+_STATUS: Final = (
+    (range(1000, 1005), 401),
+    (range(1110, 1122), 403),
+    (range(1211, 1212), 404),
+    (range(1210, 1216), 400),
+    (range(1301, 1302), 400),
+    (range(1302, 1306), 429),
+)
+
+
+class ZhipuOptions(Options, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`api`: the generation of the interface; only v4 speaks chat with tools and images."""
+
+    api: Literal["v4"] = "v4"
+
+
+def _url(to: Target) -> str:
+    base = to.base_url.rstrip("/")
+    if base.endswith("/paas/v4"):
+        return base + "/chat/completions"
+    return join(base, PATH)
+
+
+def _auth(to: Target) -> dict[str, str]:
+    """A signed token for a key of the form `id.secret`, else the key itself."""
+    key = to.key.reveal()
+    pair = _SIGNED.fullmatch(key)
+    if pair is None:
+        return {"authorization": f"Bearer {key}"} if key else {}
+    at = to.now - to.now % STEP
+    claims = {"api_key": pair[1], "exp": (at + LIFETIME) * 1000, "timestamp": at * 1000}
+    return {"authorization": f"Bearer {hs256({'sign_type': 'SIGN'}, claims, pair[2])}"}
+
+
+def _shape(draft: Draft, ask: Ask, to: Target) -> None:
+    body = draft.body
+    _sampling(draft)
+    stop = body.get("stop")
+    if isinstance(stop, list) and len(stop) > 1:
+        draft.clamp("stop", stop[:1])
+    elif isinstance(stop, str):
+        body["stop"] = [stop]
+    _choice(draft)
+    user = body.get("user")
+    if isinstance(user, str) and not 6 <= len(user) <= 128:
+        draft.drop("user")
+    draft.rename({"user": "user_id", "max_completion_tokens": "max_tokens"})
+    if body.get("reasoning_effort") == "none":
+        body.setdefault("thinking", {"type": "disabled"})
+    images = [part for part in media(ask) if part.kind == "image"]
+    if len(images) > MOST_IMAGES:
+        raise Unsupported(f"At most {MOST_IMAGES} images can be sent.", images[MOST_IMAGES].path, "unsupported_content")
+    if images and "4v" in to.model.lower():
+        draft.each(_bare_images, lambda one: isinstance(one.get("content"), list))
+
+
+def _sampling(draft: Draft) -> None:
+    """The temperature is an open interval here: 0 means no sampling, 1 the value just below."""
+    temperature = draft.body.get("temperature")
+    if isinstance(temperature, (int, float)):
+        if temperature <= 0:
+            draft.body["do_sample"] = False
+            del draft.body["temperature"]
+        elif temperature >= 1:
+            draft.body["temperature"] = 0.99
+            if temperature > 1:
+                draft.dropped.append("temperature~")
+    top_p = draft.body.get("top_p")
+    if isinstance(top_p, (int, float)) and not 0.01 <= top_p <= 0.99:
+        draft.body["top_p"] = min(max(top_p, 0.01), 0.99)
+
+
+def _choice(draft: Draft) -> None:
+    """Only `auto` is known: `none` leaves the tools out, a named one leaves the others out."""
+    choice = draft.body.get("tool_choice")
+    if choice in (None, "auto"):
+        return
+    del draft.body["tool_choice"]
+    if choice == "none":
+        draft.body.pop("tools", None)
+        return
+    draft.dropped.append("tool_choice~")
+    named = choice.get("function") if isinstance(choice, dict) else None
+    if isinstance(named, dict):
+        tools = draft.body.get("tools") or []
+        draft.body["tools"] = [tool for tool in tools if tree.find(tool, "function.name") == named.get("name")]
+
+
+def _bare_images(message: dict[str, Any]) -> None:
+    """GLM-4V wants the bytes without the data URL's head."""
+    parts = []
+    for part in message["content"]:
+        image = part.get("image_url") if isinstance(part, dict) else None
+        url = image.get("url") if isinstance(image, dict) else image
+        if isinstance(url, str) and url.startswith("data:"):
+            rest = image if isinstance(image, dict) else {}
+            part = {**part, "image_url": {**rest, "url": url.partition(",")[2]}}
+        parts.append(part)
+    message["content"] = parts
+
+
+def failed(status: int, headers: Headers, body: bytes) -> UpstreamFailure:
+    """Zhipu's own codes say more than its status: they decide; the code that clients see stays."""
+    said = _failures.said(body)
+    if said is None:
+        return _failures.normalise(status, None, headers, body)
+    code = int(said.code) if isinstance(said.code, str) and said.code.isdecimal() else said.code
+    meant = next((one for codes, one in _STATUS if code in codes), 400 if status in (434, 435) else status)
+    failure = _failures.normalise(meant, said, headers, body)
+    failure.upstream_status = status
+    if code == 1301:
+        failure.kind, failure.status = "content_policy", 400
+    return failure
+
+
+QUIRKS: Final = Quirks(
+    drops=(
+        "frequency_penalty",
+        "presence_penalty",
+        "logit_bias",
+        "seed",
+        "metadata",
+        "store",
+        "service_tier",
+        "parallel_tool_calls",
+        "prediction",
+        "verbosity",
+    ),
+    refuses=("n", "logprobs", "top_logprobs", "audio"),
+    developer=False,
+    replay="content",
+    top_k=False,
+    effort="thinking",
+)
+
+ADAPTER: Final = Adapter(
+    name="zhipu",
+    numbers=(26, 16),
+    base_url="https://open.bigmodel.cn",
+    options=ZhipuOptions,
+    chat=(OpenAIChat(quirks=QUIRKS, url=_url, auth=_auth, shape=_shape, failed=failed),),
+    inline=frozenset({"file"}),
+    owner="zhipu",
+)

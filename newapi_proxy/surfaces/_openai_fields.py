@@ -1,0 +1,92 @@
+"""Fields of an OpenAI-format body read with their types: a wrong one is a 400 that names its dotted path.
+
+Knows nothing of what the fields mean. Source: relay-and-billing 1.2 (code and messages), provider-translation A.1.1.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from newapi_proxy.errors import ClientError
+from newapi_proxy.ir.ask import CacheMark
+
+Node = dict[str, Any]
+
+
+def bad(message: str, param: str) -> ClientError:
+    """A request that is not what the format says: 400 `invalid_text_request`."""
+    return ClientError(message, code="invalid_text_request", param=param)
+
+
+def object_of(value: Any, path: str) -> Node:
+    """The value as an object."""
+    if type(value) is dict:
+        return value
+    raise bad(f"{path} must be an object.", path)
+
+
+def list_of(value: Any, path: str) -> list[Any]:
+    """The value as a list."""
+    if type(value) is list:
+        return value
+    raise bad(f"{path} must be an array.", path)
+
+
+def text_of(value: Any, path: str) -> str:
+    """The value as a text."""
+    if type(value) is str:
+        return value
+    raise bad(f"{path} must be a string.", path)
+
+
+def text_in(node: Node, name: str, path: str = "") -> str | None:
+    """The text under the name, None where there is none or null."""
+    value = node.get(name)
+    if value is None or type(value) is str:
+        return value
+    raise bad(f"{path}{name} must be a string.", f"{path}{name}")
+
+
+def flag_in(node: Node, name: str, path: str = "") -> bool | None:
+    """The boolean under the name, None where there is none or null."""
+    value = node.get(name)
+    if value is None or type(value) is bool:
+        return value
+    raise bad(f"{path}{name} must be true or false.", f"{path}{name}")
+
+
+def number_in(node: Node, name: str, path: str = "") -> float | None:
+    """The number under the name, None where there is none or null."""
+    value = node.get(name)
+    if value is None or type(value) is float:
+        return value
+    if type(value) is int:
+        if abs(value) > 1 << 63:
+            raise bad(f"{path}{name} is out of range.", f"{path}{name}")
+        return value
+    raise bad(f"{path}{name} must be a number.", f"{path}{name}")
+
+
+def whole_in(node: Node, name: str, path: str = "") -> int | None:
+    """The whole number under the name (12.0 counts), None where there is none or null."""
+    value = number_in(node, name, path)
+    if value is None or type(value) is int:
+        return value
+    if value.is_integer() and abs(value) < 1 << 63:
+        return int(value)
+    raise bad(f"{path}{name} must be a whole number.", f"{path}{name}")
+
+
+def object_in(node: Node, name: str, path: str = "") -> Node | None:
+    """The object under the name, None where there is none or null."""
+    value = node.get(name)
+    return None if value is None else object_of(value, f"{path}{name}")
+
+
+def cache_in(node: Node, path: str) -> CacheMark | None:
+    """The `cache_control` mark of a part or a tool, None where there is none."""
+    value = node.get("cache_control")
+    if value is None:
+        return None
+    mark = object_of(value, f"{path}cache_control")
+    return CacheMark(ttl=text_in(mark, "ttl", f"{path}cache_control."))
