@@ -1,0 +1,162 @@
+"""Tokenizers: which encoding and which correction a model needs, and the rank files, never from the network.
+
+Source: provider-translation E.1, E.5, E.6. tiktoken is imported and its tables are loaded on first use: both take about
+125 MB and 0.4 s. Nothing is ever downloaded: a file that is missing or wrong is an error, and it stays where it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
+
+import msgspec
+
+from newapi_proxy.errors import OurError
+
+if TYPE_CHECKING:
+    import tiktoken
+
+Encoding = Literal["o200k_base", "cl100k_base"]
+DIRECTORY: Final = Path(__file__).parent / "data" / "tiktoken"
+PIECE: Final = 100_000  # characters without a break that are encoded; the rest of such a run is extrapolated
+_VARIABLE: Final = "TIKTOKEN_CACHE_DIR"
+_FILES: Final[dict[Encoding, tuple[str, str]]] = {  # name in tiktoken's cache, SHA-256
+    "o200k_base": (
+        "fb374d419588a4632f3f557e76b4b70aebbca790",
+        "446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d",
+    ),
+    "cl100k_base": (
+        "9b5ad71b2ce5302211f9c61530b329a4922fc6a4",
+        "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7",
+    ),
+}
+_LONG_RUN: Final = re.compile(rf"\S{{{PIECE + 1},}}|\s{{{PIECE + 1},}}")
+_LOADED: Final[dict[Encoding, tiktoken.Encoding]] = {}
+_LOADING: Final = threading.Lock()
+
+
+class Family(msgspec.Struct, frozen=True):
+    """How a model's own count relates to tiktoken's.
+
+    `prompt` and `completion` are factors, `message`, `request` and `tools` flat tokens per message, per request and per
+    request with tools. `formula`: the prompt formula of OpenAI's chat holds (then only `prompt` applies besides).
+    """
+
+    prompt: float = 1.0
+    completion: float = 1.0
+    message: int = 0
+    request: int = 0
+    tools: int = 0
+    formula: bool = False
+
+
+OPENAI: Final = Family(formula=True)
+# First match in the lower-case name wins. Factors: the middle of the measured ranges of E.5; what tools add, where
+# E.5 is silent, the median of recorded calls with tools.
+_FAMILIES: Final[tuple[tuple[re.Pattern[str], Family], ...]] = tuple(
+    (re.compile(pattern), family)
+    for pattern, family in (
+        (r"gpt-oss", Family(completion=1.25, request=68)),
+        (r"claude-(opus-4-[7-9]|[a-z]+-[5-9](?!\d))", Family(1.45, 1.42, 0, 6, 500)),
+        (r"claude", Family(1.1, 1.2, 7, 0, 500)),
+        (r"gemini|gemma", Family(1.01, 1.05)),
+        (r"llama-?4", Family(1.02, 1.03, 0, 18, 650)),
+        (r"llama", Family(1.02, 1.03, 0, 18)),
+        (r"mistral|mixtral|ministral|codestral|pixtral|devstral|magistral", Family(1.1, 1.14, 0, 5, 30)),
+        (r"deepseek[-.]", Family(1.0, 1.01, 0, 5, 250)),
+        (r"glm", Family(1.02, 1.03, 0, 9)),
+        (r"command", Family()),
+        (r"nova-|titan", Family(1.03, 0.95, 0, 2)),
+        (r"qwen|qwq|qvq", Family(1.0, 1.05, 0, 10, 155)),
+    )
+)
+_CL100K: Final = re.compile(
+    r"gpt-4(-|$)|gpt-3\.?5|davinci-002|babbage-002|text-embedding-(ada-002|3-)|text-davinci-00[23]|code-"
+)
+
+
+def bare(model: str) -> str:
+    """The name without fine-tuning and provider prefixes, in lower case: openai/gpt-4o → gpt-4o."""
+    name = model.lower().removeprefix("ft:")
+    return name.rpartition("/")[2].partition(":")[0]
+
+
+def family(model: str) -> Family:
+    """The corrections for a model; unknown names count as OpenAI's (E.1: o200k_base, factor 1)."""
+    name = bare(model)
+    for pattern, found in _FAMILIES:
+        if pattern.search(name):
+            return found
+    return OPENAI
+
+
+def encoding(model: str) -> Encoding:
+    """The encoding's name. The two oldest families (text-davinci, code) have one of their own: cl100k comes close."""
+    return "cl100k_base" if _CL100K.match(bare(model)) else "o200k_base"
+
+
+def loaded() -> bool:
+    """Whether both tables are in memory."""
+    return len(_LOADED) == len(_FILES)
+
+
+def warm() -> None:
+    """Loads both tables. Raises OurError when a file is missing or wrong. Takes 0.4 s: not on the event loop."""
+    for name in _FILES:
+        load(name)
+
+
+def load(name: Encoding) -> tiktoken.Encoding:
+    """The encoder, from memory or its checked file. Raises OurError."""
+    found = _LOADED.get(name)
+    if found is not None:
+        return found
+    with _LOADING:
+        if name not in _LOADED:
+            directory = Path(os.environ.setdefault(_VARIABLE, str(DIRECTORY)))
+            verify(name, directory)
+            import tiktoken
+
+            _LOADED[name] = tiktoken.get_encoding(name)
+    return _LOADED[name]
+
+
+def verify(name: Encoding, directory: Path) -> None:
+    """Checks the rank file before tiktoken sees it, which would delete a wrong one and go to the network.
+
+    Raises OurError naming the file and what is wrong with it.
+    """
+    file, digest = _FILES[name]
+    path = directory / file
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise OurError(
+            f"The table of tokenizer {name} cannot be read: {path} ({error.strerror}). Unset {_VARIABLE} to use the "
+            "one in the package.",
+            code="tokenizer_unavailable",
+        ) from None
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise OurError(
+            f"The table of tokenizer {name} is damaged: {path} does not have SHA-256 {digest}. Reinstall the package, "
+            f"or unset {_VARIABLE}.",
+            code="tokenizer_damaged",
+        )
+
+
+def tokens(text: str, name: Encoding) -> int:
+    """How many tokens a text is; special tokens in it count as the text they are."""
+    encoder = load(name)
+    if len(text) <= PIECE:
+        return len(encoder.encode(text, disallowed_special=()))
+    total = position = 0
+    for run in _LONG_RUN.finditer(text):
+        total += len(encoder.encode(text[position : run.start()], disallowed_special=()))
+        sample = len(encoder.encode(text[run.start() : run.start() + PIECE], disallowed_special=()))
+        total += -(-sample * (run.end() - run.start()) // PIECE)
+        position = run.end()
+    return total + len(encoder.encode(text[position:], disallowed_special=()))

@@ -1,0 +1,423 @@
+"""Money moves here and nowhere else: hold, then settle or void; functions of a connection over batches.
+
+Source: architecture-examples 4.6, reliability 2 and 3, decisions 6 to 8. Each function runs inside the caller's
+transaction, is safe to repeat and says what it did. A batch is done in few statements; where one of its members cannot
+be (a poor account, an id seen before), the batch is undone and its members are done one by one, in their order.
+
+For an account that is limited, at any time: what was put in = balance + open holds + charges. No balance goes below
+zero by what is done here. Amounts are whole quota units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, Literal, TypeVar
+
+import msgspec
+from sqlalchemy import Column, ColumnElement, Connection, Table, and_, func, or_, select
+from sqlalchemy import text as sql
+
+from newapi_proxy.store import logs
+from newapi_proxy.store.row import number, truth, words
+from newapi_proxy.store.rows import INT, TEXT, inserting, savepoint, updating
+from newapi_proxy.store.schema import channels, ledger, tokens, users
+
+Refusal = Literal["token", "user", "duplicate"]
+_Item = TypeVar("_Item")
+_Done = TypeVar("_Done")
+_ZERO: Final = sql("0")
+_IS_HELD: Final = ledger.c.state == sql("'held'")
+_BATCH: Final = 500  # open holds that one step of `recover` reads
+
+
+class Account(msgspec.Struct, frozen=True):
+    """Who pays. Only a limited side has a balance that moves; user 0 is nobody."""
+
+    token_id: int
+    user_id: int
+    token_limited: bool
+    user_limited: bool
+
+
+class Hold(msgspec.Struct, frozen=True):
+    """Money set aside before the first upstream byte; `boot` names the process that answers for it."""
+
+    request_id: str
+    account: Account
+    amount: int
+    at: int
+    boot: str
+    model: str
+
+
+class Settlement(msgspec.Struct, frozen=True):
+    """A request's end that costs: `charge` units in place of the `held` ones. `detail` is JSON for `explain`."""
+
+    request_id: str
+    account: Account
+    held: int
+    charge: int
+    at: int
+    channel_id: int
+    entry: logs.Entry
+    detail: bytes
+    price_version: str = ""
+
+
+class Void(msgspec.Struct, frozen=True):
+    """A request's end that costs nothing."""
+
+    request_id: str
+    account: Account
+    held: int
+    at: int
+    reason: str
+
+
+class Record(msgspec.Struct, frozen=True):
+    """A row of the ledger, for people. `detail` is JSON text, "" while the hold is open."""
+
+    request_id: str
+    token_id: int
+    user_id: int
+    state: str
+    held: int
+    charged: int
+    shortfall: int
+    at: int
+    resolved_at: int
+    model: str
+    channel_id: int
+    reason: str
+    price_version: str
+    detail: str
+
+
+def _n(column: Column[int]) -> ColumnElement[int]:
+    return func.coalesce(column, _ZERO)  # inherited rows may hold NULL
+
+
+def _bears(units: ColumnElement[int], balance: Column[int]) -> ColumnElement[bool]:
+    return or_(units >= _ZERO, balance + units >= _ZERO)
+
+
+def _take(table: Table, balance: str) -> Callable[[Connection, dict[int, int]], bool]:
+    """A guarded UPDATE per account; whether every account could give what was asked."""
+    column = table.c[balance]
+    taking = updating(
+        table,
+        {"id": INT, "units": INT},
+        lambda given: {balance: column - given.units},
+        lambda given: and_(table.c.id == given.id, column >= given.units),
+    )
+    return lambda conn, sums: taking.run(conn, sorted(sums.items())) == len(sums)
+
+
+_take_token: Final = _take(tokens, "remain_quota")
+_take_user: Final = _take(users, "quota")
+_OPEN: Final = inserting(
+    ledger,
+    "request_id", "token_id", "user_id", "token_limited", "user_limited", "state", "held", "at", "boot", "model",
+    once=True,
+)  # fmt: skip
+_FINISH: Final = updating(
+    ledger,
+    {"id": TEXT, "held": INT, "state": TEXT, "charged": INT, "shortfall": INT, "at": INT}
+    | {"channel": INT, "reason": TEXT, "price": TEXT, "detail": TEXT},
+    lambda given: {
+        "state": given.state,
+        "charged": given.charged,
+        "shortfall": given.shortfall,
+        "resolved_at": given.at,
+        "channel_id": given.channel,
+        "reason": given.reason,
+        "price_version": given.price,
+        "detail": given.detail,
+    },
+    # a hold is resolved once, and by who knows what it holds
+    lambda given: and_(ledger.c.request_id == given.id, _IS_HELD, ledger.c.held == given.held),
+)
+# A balance may only be lowered as far as it reaches, but a refund is never refused.
+_MOVE_TOKEN: Final = updating(
+    tokens,
+    {"id": INT, "units": INT, "used": INT, "at": INT},
+    lambda given: {
+        "remain_quota": _n(tokens.c.remain_quota) + given.units,
+        "used_quota": _n(tokens.c.used_quota) + given.used,
+        "accessed_time": given.at,
+    },
+    lambda given: and_(tokens.c.id == given.id, _bears(given.units, tokens.c.remain_quota)),
+)
+_MOVE_USER: Final = updating(
+    users,
+    {"id": INT, "units": INT, "used": INT, "requests": INT},
+    lambda given: {
+        "quota": _n(users.c.quota) + given.units,
+        "used_quota": _n(users.c.used_quota) + given.used,
+        "request_count": _n(users.c.request_count) + given.requests,
+    },
+    lambda given: and_(users.c.id == given.id, _bears(given.units, users.c.quota)),
+)
+_MOVE_CHANNEL: Final = updating(
+    channels,
+    {"id": INT, "used": INT},
+    lambda given: {"used_quota": _n(channels.c.used_quota) + given.used},
+    lambda given: channels.c.id == given.id,
+)
+
+
+class _Alone(Exception):
+    """A batch cannot be done together."""
+
+
+def _each(
+    conn: Connection,
+    items: Sequence[_Item],
+    together: Callable[[Connection, Sequence[_Item]], list[_Done]],
+    alone: Callable[[Connection, _Item], _Done],
+) -> list[_Done]:
+    if len(items) > 1:
+        try:
+            with savepoint(conn):
+                return together(conn, items)
+        except _Alone:
+            pass
+    return [alone(conn, item) for item in items]
+
+
+def hold(conn: Connection, holds: Sequence[Hold]) -> list[Refusal | None]:
+    """Sets money aside; per hold None, or why not: the token's or user's balance, or an id that exists already."""
+    assert all(one.amount >= 0 for one in holds)
+    return _each(conn, holds, _hold_together, _hold_alone)
+
+
+def _hold_together(conn: Connection, holds: Sequence[Hold]) -> list[Refusal | None]:
+    by_token: dict[int, int] = {}
+    by_user: dict[int, int] = {}
+    for one in holds:
+        if one.amount and one.account.token_limited:
+            by_token[one.account.token_id] = by_token.get(one.account.token_id, 0) + one.amount
+        if one.amount and one.account.user_limited:
+            by_user[one.account.user_id] = by_user.get(one.account.user_id, 0) + one.amount
+    if _open(conn, holds) != len(holds) or not _take_token(conn, by_token) or not _take_user(conn, by_user):
+        raise _Alone
+    return [None] * len(holds)
+
+
+def _hold_alone(conn: Connection, one: Hold) -> Refusal | None:
+    # Balances first, the row last: what was taken before a refusal is put back, the row would have to be deleted.
+    account, amount = one.account, one.amount
+    if amount and account.token_limited and not _take_token(conn, {account.token_id: amount}):
+        return "token" if _unseen(conn, one.request_id) else "duplicate"
+    refusal: Refusal | None = None
+    if amount and account.user_limited and not _take_user(conn, {account.user_id: amount}):
+        refusal = "user" if _unseen(conn, one.request_id) else "duplicate"
+    elif _open(conn, [one]) != 1:
+        refusal = "duplicate"
+        if amount and account.user_limited:
+            _MOVE_USER.run(conn, [(account.user_id, amount, 0, 0)])
+    if refusal is not None and amount and account.token_limited:
+        _MOVE_TOKEN.run(conn, [(account.token_id, amount, 0, one.at)])
+    return refusal
+
+
+def _open(conn: Connection, holds: Sequence[Hold]) -> int:
+    return _OPEN.run(
+        conn,
+        [
+            (
+                one.request_id,
+                one.account.token_id,
+                one.account.user_id,
+                one.account.token_limited,
+                one.account.user_limited,
+                "held",
+                one.amount,
+                one.at,
+                one.boot,
+                one.model,
+            )
+            for one in holds
+        ],
+    )
+
+
+def _unseen(conn: Connection, request_id: str) -> bool:
+    return conn.execute(select(ledger.c.request_id).where(ledger.c.request_id == request_id)).first() is None
+
+
+def settle(conn: Connection, settlements: Sequence[Settlement]) -> list[int | None]:
+    """Charges; per settlement the units taken, or None where no such hold was open: then nothing moved.
+
+    Above the hold the rest is taken from the balances as far as they reach; what is missing is recorded as shortfall.
+    """
+    assert all(one.charge >= 0 for one in settlements)
+    return _each(conn, settlements, _settle_together, _settle_alone)
+
+
+def _settle_together(conn: Connection, settlements: Sequence[Settlement]) -> list[int | None]:
+    taken = [one.charge for one in settlements]
+    if not _charge(conn, settlements, taken) or not _pay(conn, settlements, taken):
+        raise _Alone
+    return list(taken)
+
+
+def _settle_alone(conn: Connection, one: Settlement) -> int | None:
+    extra = one.charge - one.held
+    taken = one.held + min(extra, _reach(conn, one.account)) if extra > 0 else one.charge
+    if not _charge(conn, [one], [taken]):
+        return None
+    _pay(conn, [one], [taken])
+    return taken
+
+
+def _reach(conn: Connection, account: Account) -> int:
+    """The most that both balances can give, at least 0; without limits there is no end to it."""
+    balances: list[int] = []
+    if account.token_limited:
+        asked = select(tokens.c.remain_quota).where(tokens.c.id == account.token_id).with_for_update()
+        balances.append(number(conn.execute(asked).scalar()))
+    if account.user_limited:
+        asked = select(users.c.quota).where(users.c.id == account.user_id).with_for_update()
+        balances.append(number(conn.execute(asked).scalar()))
+    return max(0, min(balances, default=1 << 62))
+
+
+def _charge(conn: Connection, settlements: Sequence[Settlement], taken: Sequence[int]) -> bool:
+    rows = [
+        (
+            one.request_id,
+            one.held,
+            "settled",
+            units,
+            one.charge - units,
+            one.at,
+            one.channel_id,
+            "",
+            one.price_version,
+            one.detail.decode(),
+        )
+        for one, units in zip(settlements, taken, strict=True)
+    ]
+    return _unique(settlements) and _FINISH.run(conn, rows) == len(rows)
+
+
+def _pay(conn: Connection, settlements: Sequence[Settlement], taken: Sequence[int]) -> bool:
+    """Moves balances, counts what was used and logs; whether every account could follow."""
+    by_token: dict[int, list[int]] = {}
+    by_user: dict[int, list[int]] = {}
+    by_channel: dict[int, int] = {}
+    for one, units in zip(settlements, taken, strict=True):
+        account, rest = one.account, one.held - units
+        _add(by_token, account.token_id, (rest if account.token_limited else 0, units))
+        _add(by_user, account.user_id, (rest if account.user_limited else 0, units, 1))
+        by_channel[one.channel_id] = by_channel.get(one.channel_id, 0) + units
+    at = settlements[-1].at
+    moved = _MOVE_TOKEN.run(conn, [(id, *sums, at) for id, sums in sorted(by_token.items())]) == len(by_token)
+    by_user.pop(0, None)
+    moved &= _MOVE_USER.run(conn, [(id, *sums) for id, sums in sorted(by_user.items())]) == len(by_user)
+    _MOVE_CHANNEL.run(conn, sorted(by_channel.items()))
+    logs.add(
+        conn,
+        [
+            one.entry if one.entry.quota == units else msgspec.structs.replace(one.entry, quota=units)
+            for one, units in zip(settlements, taken, strict=True)
+        ],
+    )
+    return moved
+
+
+def _add(sums: dict[int, list[int]], key: int, values: Iterable[int]) -> None:
+    known = sums.get(key)
+    sums[key] = list(values) if known is None else [old + new for old, new in zip(known, values, strict=True)]
+
+
+def _unique(items: Sequence[Settlement] | Sequence[Void]) -> bool:
+    return len(items) == 1 or len({one.request_id for one in items}) == len(items)
+
+
+def void(conn: Connection, voids: Sequence[Void]) -> list[bool]:
+    """Gives what is held back; per void whether such a hold was open."""
+    return _each(conn, voids, _void_together, lambda conn, one: _return(conn, [one]))
+
+
+def _void_together(conn: Connection, voids: Sequence[Void]) -> list[bool]:
+    if not _return(conn, voids):
+        raise _Alone
+    return [True] * len(voids)
+
+
+def _return(conn: Connection, voids: Sequence[Void]) -> bool:
+    rows = [(one.request_id, one.held, "voided", 0, 0, one.at, 0, one.reason, "", None) for one in voids]
+    if not _unique(voids) or _FINISH.run(conn, rows) != len(rows):
+        return False
+    by_token: dict[int, list[int]] = {}
+    by_user: dict[int, list[int]] = {}
+    for one in voids:
+        if one.held and one.account.token_limited:
+            _add(by_token, one.account.token_id, (one.held, 0))
+        if one.held and one.account.user_limited:
+            _add(by_user, one.account.user_id, (one.held, 0, 0))
+    _MOVE_TOKEN.run(conn, [(id, *sums, voids[-1].at) for id, sums in sorted(by_token.items())])
+    _MOVE_USER.run(conn, [(id, *sums) for id, sums in sorted(by_user.items())])
+    return True
+
+
+def recover(conn: Connection, boot: str, at: int, *, before: int | None = None) -> int:
+    """Voids what processes of other boots left open; how many. Run at start.
+
+    Where several processes share the database a hold of another boot may be alive: `before` (unix seconds) then
+    spares the holds that are younger.
+    """
+    asked = select(ledger).where(_IS_HELD, ledger.c.boot != boot)
+    if before is not None:
+        asked = asked.where(ledger.c.at < before)
+    count = 0
+    while found := conn.execute(asked.limit(_BATCH)).mappings().all():
+        voided = sum(
+            void(
+                conn,
+                [
+                    Void(
+                        row["request_id"],
+                        Account(
+                            number(row["token_id"]),
+                            number(row["user_id"]),
+                            truth(row["token_limited"]),
+                            truth(row["user_limited"]),
+                        ),
+                        number(row["held"]),
+                        at,
+                        "the process that held it ended",
+                    )
+                    for row in found
+                ],
+            )
+        )
+        if not voided:
+            break
+        count += voided
+    return count
+
+
+def explain(conn: Connection, request_id: str) -> Record | None:
+    """What the ledger knows of one request."""
+    row = conn.execute(select(ledger).where(ledger.c.request_id == request_id)).mappings().first()
+    if row is None:
+        return None
+    return Record(
+        request_id=words(row["request_id"]),
+        token_id=number(row["token_id"]),
+        user_id=number(row["user_id"]),
+        state=words(row["state"]),
+        held=number(row["held"]),
+        charged=number(row["charged"]),
+        shortfall=number(row["shortfall"]),
+        at=number(row["at"]),
+        resolved_at=number(row["resolved_at"]),
+        model=words(row["model"]),
+        channel_id=number(row["channel_id"]),
+        reason=words(row["reason"]),
+        price_version=words(row["price_version"]),
+        detail=words(row["detail"]),
+    )

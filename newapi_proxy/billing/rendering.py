@@ -1,0 +1,104 @@
+"""Tool definitions as OpenAI's models see them: a TypeScript-like namespace, whose tokens the prompt is charged for.
+
+Source: provider-translation E.2. Pure text; schemas are the client's and may be anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from newapi_proxy.ir.ask import Tool, Tree
+from newapi_proxy.wire import tree
+
+DEEPEST: Final = 24  # nested types written out; deeper ones, and references that lead back, are `any`
+MOST_TYPES: Final = 20_000  # types written out per tool: references may multiply without end
+_SIMPLE: Final = {"integer": "number", "number": "number", "string": "string", "boolean": "boolean", "null": "null"}
+
+
+class _Root:
+    """The schema that references start from, and how many types may still be written out."""
+
+    __slots__ = ("left", "schema")
+
+    def __init__(self, schema: Tree) -> None:
+        self.schema = schema
+        self.left = MOST_TYPES
+
+
+def namespace(tools: Iterable[Tool]) -> str:
+    """The rendering of all tools; what is no function stands there by its name and description."""
+    lines = ["namespace functions {", ""]
+    for tool in tools:
+        if tool.description:
+            lines.append(f"// {_comment(tool.description)}")
+        schema = tool.schema if isinstance(tool.schema, dict) else {}
+        if _mapping(schema, "properties"):
+            lines.append(f"type {tool.name} = (_: {{")
+            lines += _properties(schema, _Root(schema), 0, 0)
+            lines.append("}) => any;")
+        else:
+            lines.append(f"type {tool.name} = () => any;")
+        lines.append("")
+    lines.append("} // namespace functions")
+    return "\n".join(lines)
+
+
+def _properties(schema: Tree, root: _Root, depth: int, pad: int) -> list[str]:
+    required = schema.get("required")
+    needed = required if isinstance(required, list) else []
+    lines = []
+    for name, value in _mapping(schema, "properties").items():
+        prop = value if isinstance(value, dict) else {}
+        if pad == 0 and isinstance(prop.get("description"), str):
+            lines.append(f"// {_comment(prop['description'])}")
+        mark = "" if name in needed else "?"
+        lines.append(f"{'  ' * pad}{name}{mark}: {_type(prop, root, depth, pad)},")
+    return lines
+
+
+def _comment(description: str) -> str:
+    """Measured: the lines of a description count without their indentation."""
+    return "\n".join(line.strip() for line in description.splitlines())
+
+
+def _type(schema: Any, root: _Root, depth: int, pad: int) -> str:
+    root.left -= 1
+    if not isinstance(schema, dict) or depth > DEEPEST or root.left < 0:
+        return "any"
+    if isinstance(schema.get("$ref"), str):
+        return _type(_resolved(schema["$ref"], root.schema), root, depth + 1, pad)
+    for name in ("anyOf", "oneOf"):
+        if isinstance(schema.get(name), list):
+            return " | ".join(_type(option, root, depth + 1, pad) for option in schema[name])
+    values = schema.get("enum") if isinstance(schema.get("enum"), list) else None
+    if values is None and "const" in schema:
+        values = [schema["const"]]
+    if values is not None:
+        return " | ".join(map(tree.dumps, values))
+    kind = schema.get("type")
+    kinds = kind if isinstance(kind, list) else [kind]
+    return " | ".join(_named(kind, schema, root, (depth, pad)) for kind in kinds)
+
+
+def _named(kind: Any, schema: Tree, root: _Root, place: tuple[int, int]) -> str:
+    depth, pad = place
+    if kind == "array":
+        return _type(schema.get("items"), root, depth + 1, pad) + "[]"
+    if kind == "object" or (kind is None and "properties" in schema):
+        if not _mapping(schema, "properties"):
+            return "object"
+        return "\n".join(["{", *_properties(schema, root, depth + 1, pad + 1), "  " * pad + "}"])
+    return _SIMPLE.get(kind, "any") if isinstance(kind, str) else "any"
+
+
+def _resolved(reference: str, root: Tree) -> Any:
+    if not reference.startswith("#/"):
+        return None
+    found = tree.find(root, reference[2:].replace("/", "."))
+    return None if found is tree.MISSING else found
+
+
+def _mapping(schema: Tree, name: str) -> Tree:
+    value = schema.get(name)
+    return value if isinstance(value, dict) else {}

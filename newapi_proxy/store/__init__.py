@@ -1,0 +1,1 @@
+"""The database: tables, upgrades, the one writer, and rows as frozen structs."""

@@ -1,0 +1,129 @@
+"""Upstream accounts: rows of `channels`, read leniently; YAML's channels have rows where their spend is added up.
+
+Source: relay-and-billing 4.1, 4.13 and 7.2. Keys are in clear text there: they become `Secret` at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy import Connection, RowMapping, insert, select, update
+
+from newapi_proxy.secret import Secret
+from newapi_proxy.store.row import made, names, number, older, words
+from newapi_proxy.store.schema import abilities, channels, proxy_channels
+from newapi_proxy.wire import tree
+
+ENABLED: Final = 1
+DISABLED: Final = 2
+AUTO_DISABLED: Final = 3
+
+
+class ChannelRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A channel as the database knows it. JSON columns come as text, "" for none; `type` is New API's number."""
+
+    id: int
+    type: int
+    name: str
+    key: Secret
+    status: int
+    models: tuple[str, ...]
+    groups: tuple[str, ...]
+    priority: int = 0
+    weight: int = 0
+    auto_ban: bool = True
+    base_url: str = ""
+    organization: str = ""
+    test_model: str = ""
+    other: str = ""
+    model_mapping: str = ""
+    status_code_mapping: str = ""
+    setting: str = ""
+    settings: str = ""
+    param_override: str = ""
+    header_override: str = ""
+    channel_info: str = ""
+    config: str = ""
+    system_prompt: str = ""
+    used_quota: int = 0
+
+
+def load(conn: Connection) -> list[ChannelRow]:
+    """Every channel of the database, whatever its status, but those that stand for YAML's."""
+    ours = select(proxy_channels.c.channel_id)
+    asked = (
+        select(channels, *older(conn, channels, "config", "system_prompt"))
+        .where(channels.c.id.not_in(ours))
+        .order_by(channels.c.id)
+    )
+    return [_row(found) for found in conn.execute(asked).mappings()]
+
+
+def _row(found: RowMapping) -> ChannelRow:
+    return ChannelRow(
+        id=found["id"],
+        type=number(found["type"]),
+        name=words(found["name"]),
+        key=Secret(words(found["key"])),
+        status=number(found["status"], ENABLED),
+        models=names(found["models"]),
+        groups=names(found["group"]) or ("default",),
+        priority=number(found["priority"]),
+        weight=max(0, number(found["weight"])),
+        auto_ban=number(found["auto_ban"], 1) != 0,
+        base_url=words(found["base_url"]),
+        organization=words(found["open_ai_organization"]),
+        test_model=words(found["test_model"]),
+        other=words(found["other"]),
+        config=_json(found.get("older_config")),
+        system_prompt=words(found.get("older_system_prompt")),
+        used_quota=number(found["used_quota"]),
+        **{name: _json(found[name]) for name in _JSON},
+    )
+
+
+_JSON: Final = (
+    "model_mapping", "status_code_mapping", "setting", "settings", "param_override", "header_override", "channel_info",
+)  # fmt: skip
+
+
+def _json(value: Any) -> str:
+    """A JSON column's text; some drivers hand a json column out decoded."""
+    text = tree.dumps(value) if isinstance(value, (dict, list)) else words(value)
+    return "" if text in ("{}", "null") else text
+
+
+def ensure(conn: Connection, wanted: Mapping[str, int], at: int = 0) -> dict[str, int]:
+    """Row ids of YAML's channels by name, made where they are missing. `wanted`: name → New API's type number.
+
+    The rows have no models and are disabled, so that New API beside us never routes to them.
+    """
+    known = {row.name: row.channel_id for row in conn.execute(select(proxy_channels))}
+    for name, kind in wanted.items():
+        if name in known:
+            continue
+        known[name] = made(
+            conn,
+            insert(channels).values(
+                type=kind,
+                key="",
+                status=DISABLED,
+                name=name[:191],
+                created_time=at,
+                models="",
+                group="",
+                other_info='{"status_reason":"configured in newapi-proxy"}',
+            ),
+        )
+        conn.execute(insert(proxy_channels).values(name=name, channel_id=known[name]))
+    return {name: known[name] for name in wanted}
+
+
+def set_status(conn: Connection, id: int, status: int, *, reason: str = "", at: int = 0) -> bool:
+    """Enables or disables a channel, its abilities in step, as New API does; whether there is such a channel."""
+    info = tree.dumps({"status_reason": reason, "status_time": at}) if reason else ""
+    changed = conn.execute(update(channels).where(channels.c.id == id).values(status=status, other_info=info)).rowcount
+    conn.execute(update(abilities).where(abilities.c.channel_id == id).values(enabled=status == ENABLED))
+    return changed > 0

@@ -1,0 +1,350 @@
+"""The one async face of the database: writes in groups by one writer, reads beside it.
+
+A write is a function of a connection over a batch of items. What waits while a group is written goes into the next
+one, so under load the price of a commit is shared, and a lone write waits for nobody. Nothing here knows what is
+written. Balances are never read on a request's path: guarded updates decide.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Final, TypeVar
+
+from sqlalchemy import URL, Connection, Engine, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from newapi_proxy import log
+from newapi_proxy.clock import SystemClock
+from newapi_proxy.errors import OurError
+from newapi_proxy.store import sqlite, upgrades
+from newapi_proxy.store.rows import savepoint
+
+I = TypeVar("I")  # noqa: E741
+R = TypeVar("R")
+Function = Callable[[Connection, Sequence[I]], Sequence[R]]
+OnCommit = Callable[[float, int], None]
+
+GROUP: Final = 256  # items in one transaction: bounds how long it holds the file
+PENDING: Final = 20_000  # writes that may wait; above, the database is too slow to promise anything
+
+
+class _Part:
+    """Items of one function, in their order, and what became of them."""
+
+    __slots__ = ("error", "fn", "futures", "items", "results")
+
+    def __init__(self, fn: Function[Any, Any]) -> None:
+        self.fn = fn
+        self.items: list[Any] = []
+        self.futures: list[asyncio.Future[Any]] = []
+        self.results: Sequence[Any] = ()
+        self.error: Exception | None = None
+
+    def run(self, conn: Connection, nested: bool) -> None:
+        """Calls the function; what it raises is its own items' error and undoes only what it did."""
+        try:
+            with savepoint(conn) if nested else nullcontext():
+                self.results = self.fn(conn, self.items)
+                assert len(self.results) == len(self.items)
+        except Exception as error:  # handed to the callers who wait for it
+            if _lost(conn):
+                raise
+            self.error = error
+
+    def resolve(self) -> None:
+        """Tells those who wait; on the loop."""
+        error = self.error
+        for place, future in enumerate(self.futures):
+            if future.done():
+                continue
+            if error is None:
+                future.set_result(self.results[place])
+            else:
+                future.set_exception(error)
+
+
+_Waiting = tuple[Function[Any, Any], Any, "asyncio.Future[Any]"]
+
+
+def _parts(group: Sequence[_Waiting]) -> list[_Part]:
+    """Items of one function together, as far as order does not matter.
+
+    Items that name the same `request_id` stay in their order (a hold that was given up is voided after it is made);
+    items that name none stay in theirs, between what came before and after.
+    """
+    parts: list[_Part] = []
+    last: dict[Any, int] = {}
+    seen: dict[str, int] = {}
+    for fn, item, future in group:
+        key = getattr(item, "request_id", None)
+        place = last.get(fn, -1)
+        if place < 0 or (key is not None and seen.get(key, 0) > place) or (key is None and place < len(parts) - 1):
+            if key is None:
+                last.clear()
+            place = last[fn] = len(parts)
+            parts.append(_Part(fn))
+        if key is not None:
+            seen[key] = place
+        parts[place].items.append(item)
+        parts[place].futures.append(future)
+    return parts
+
+
+def _lost(conn: Connection) -> bool:
+    """Whether the engine has given up the whole transaction by itself (SQLite does on a full disk)."""
+    return conn.dialect.name == "sqlite" and not getattr(conn.connection.dbapi_connection, "in_transaction", True)
+
+
+def perform(conn: Connection, parts: Sequence[_Part]) -> None:
+    """One transaction for the parts; never raises, errors are in the parts."""
+    try:
+        if conn.dialect.name == "sqlite":  # takes the write lock now: a later upgrade from a read lock cannot wait
+            conn.connection.cursor().execute("BEGIN IMMEDIATE")
+        for part in parts:
+            part.run(conn, nested=len(parts) > 1)
+        if all(part.error is not None for part in parts):
+            _rollback(conn)
+        else:
+            _commit(conn)
+    except Exception as error:  # the whole group's error
+        for part in parts:
+            part.error = error
+        _rollback(conn)
+    for part in parts:
+        if part.error is not None:
+            part.error = declared(conn, part.error)
+
+
+def _commit(conn: Connection) -> None:
+    # SQLAlchemy knows of the transaction only where a function went through its `execute`
+    if conn.in_transaction():
+        conn.commit()
+    else:
+        conn.connection.commit()
+
+
+def _rollback(conn: Connection) -> None:
+    try:
+        if conn.in_transaction():
+            conn.rollback()
+        conn.connection.rollback()
+    except (SQLAlchemyError, conn.dialect.loaded_dbapi.Error):
+        conn.invalidate()  # the next use of the connection opens it anew
+
+
+def declared(conn: Connection, error: Exception) -> Exception:
+    """The database's own errors as OurError; a bug stays what it is."""
+    driver = conn.dialect.loaded_dbapi.Error
+    if not isinstance(error, (SQLAlchemyError, driver)):
+        return error
+    failed = OurError(
+        "The ledger cannot be written at the moment.", status=503, code="ledger_unavailable", retry_after=5.0
+    )
+    failed.__cause__ = error
+    return failed
+
+
+class Database:
+    """Opened once per process by `open`; all methods belong to the loop's thread."""
+
+    __slots__ = (
+        "_closed", "_failing", "_idle", "_lock", "_loop", "_on_commit", "_pending", "_readers", "_scheduled", "_writer",
+    )  # fmt: skip
+
+    def __init__(
+        self, writer: sqlite.Writer, readers: AsyncEngine, lock: sqlite.Lock, on_commit: OnCommit | None
+    ) -> None:
+        self._writer = writer
+        self._readers = readers
+        self._lock = lock
+        self._on_commit = on_commit
+        self._loop = asyncio.get_running_loop()
+        self._pending: list[_Waiting] = []
+        self._scheduled = False  # a group is with the writer, or about to go there
+        self._closed = False
+        self._failing = False
+        self._idle: asyncio.Future[None] | None = None
+
+    @classmethod
+    async def open(
+        cls, url: str, base: Path, durability: sqlite.Durability = "normal", on_commit: OnCommit | None = None
+    ) -> Database:
+        """Opens and upgrades. `on_commit(seconds, pending)` is called on the loop after each group.
+
+        Raises OurError: `database_in_use`, `schema_newer`, `database_invalid`, `ledger_unavailable`.
+        """
+        path = sqlite.locate(_sqlite_url(url), base)
+        lock = sqlite.Lock(path)
+        try:
+            loop = asyncio.get_running_loop()
+            engine = sqlite.engine(path, durability)
+            await loop.run_in_executor(None, prepare, engine, path)
+            conn = await loop.run_in_executor(None, engine.connect)
+            return cls(sqlite.Writer(conn), sqlite.readers(path), lock, on_commit)
+        except BaseException:
+            lock.release()
+            raise
+
+    def write(self, fn: Function[I, R], item: I) -> asyncio.Future[R]:
+        """Puts the item into the writer's queue at once; the future has its result once it is committed.
+
+        Cancelling the future does not cancel the write. The future fails with OurError `ledger_unavailable` where the
+        database cannot be written, and with what `fn` raised.
+        """
+        future: asyncio.Future[R] = self._loop.create_future()
+        if self._closed or len(self._pending) >= PENDING:
+            future.set_exception(
+                OurError("The ledger takes no writes at the moment.", status=503, code="ledger_unavailable")
+            )
+            return future
+        self._pending.append((fn, item, future))
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._send)  # what else this turn of the loop writes comes along
+        return future
+
+    async def read(self, fn: Callable[[Connection], R]) -> R:
+        """Runs a query beside the writer; it sees what is committed. Raises OurError, or what `fn` raises."""
+        try:
+            async with self._readers.connect() as conn:
+                return await conn.run_sync(fn)
+        except DBAPIError as error:
+            raise OurError("The database cannot be read.", status=503, code="ledger_unavailable") from error
+
+    async def close(self) -> None:
+        """Takes no more writes, waits for those it has, and lets the file go."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._scheduled:
+            self._idle = self._loop.create_future()
+            await self._idle
+        await self._writer.close()
+        await self._readers.dispose()
+        self._lock.release()
+
+    def _send(self) -> None:
+        group = self._pending[:GROUP]
+        del self._pending[:GROUP]
+        since = perf_counter()
+
+        def job(conn: Connection) -> Callable[[], None]:
+            parts = _parts(group)
+            perform(conn, parts)
+            return lambda: self._written(parts, since)
+
+        self._writer.submit(job)
+
+    def _written(self, parts: Sequence[_Part], since: float) -> None:
+        if self._pending:
+            self._send()
+        else:
+            self._scheduled = False
+            if self._idle is not None:
+                self._idle.set_result(None)
+        for part in parts:
+            part.resolve()
+        if self._on_commit is not None:
+            self._on_commit(perf_counter() - since, len(self._pending))
+        self._note(next((part.error for part in parts if isinstance(part.error, OurError)), None))
+
+    def _note(self, error: OurError | None) -> None:
+        """One line when the ledger fails, one when it works again."""
+        if error is not None and not self._failing:
+            log.logger().error("ledger_unavailable", reason=reason(error))
+        elif error is None and self._failing:
+            log.logger().info("ledger_recovered")
+        self._failing = error is not None
+
+
+def reason(error: BaseException) -> str:
+    """The driver's own words, without the statement and its values."""
+    cause = error.__cause__ or error
+    return str(cause.orig if isinstance(cause, DBAPIError) else cause)
+
+
+def prepare(engine: Engine, path: Path) -> list[str]:
+    """Upgrades the file where it needs it, after a copy if there is data in it; the upgrades done. Raises OurError."""
+    try:
+        with engine.connect() as conn:
+            names = upgrades.pending(conn)
+            if names and upgrades.holds_data(conn):
+                sqlite.copy(conn, _unused(path))
+            if names:
+                names = _transaction(conn, lambda: upgrades.upgrade(conn, int(SystemClock.wall())))
+            return names
+    except (DBAPIError, OSError) as error:
+        raise OurError(
+            f"The database cannot be opened: {reason(error)}.", status=503, code="ledger_unavailable"
+        ) from error
+
+
+def _transaction(conn: Connection, change: Callable[[], R]) -> R:
+    conn.rollback()
+    conn.connection.cursor().execute("BEGIN IMMEDIATE")
+    try:
+        result = change()
+    except BaseException:
+        _rollback(conn)
+        raise
+    _commit(conn)
+    return result
+
+
+def _unused(path: Path) -> Path:
+    number = 1
+    while (to := path.with_name(f"{path.name}.before-upgrade-{number}")).exists():
+        number += 1
+    return to
+
+
+def _sqlite_url(url: str) -> URL:
+    try:
+        made = make_url(url)
+    except ArgumentError:
+        raise OurError("The database's URL cannot be read.", code="database_invalid") from None
+    if made.get_backend_name() != "sqlite":
+        raise OurError(f"No driver for {made.get_backend_name()} databases is installed.", code="database_invalid")
+    return made
+
+
+def upgrade(url: str, base: Path) -> list[str]:
+    """Brings the schema up to date, as opening does; the upgrades done. Raises OurError."""
+    path = sqlite.locate(_sqlite_url(url), base)
+    return prepare(sqlite.engine(path, "full"), path)
+
+
+@contextmanager
+def connect(url: str, base: Path, *, write: bool = True) -> Iterator[Connection]:
+    """A connection for the command line, beside a running daemon; one transaction, committed on a clean exit.
+
+    With `write` the schema is upgraded where needed; without, nothing is changed and an old schema is an error.
+    Raises OurError.
+    """
+    path = sqlite.locate(_sqlite_url(url), base)
+    if not write and not path.exists():
+        raise OurError("The database does not exist yet: it is made by the first `serve`.", code="database_missing")
+    engine = sqlite.engine(path, "full")
+    try:
+        if write:
+            prepare(engine, path)
+        with engine.connect() as conn:
+            if not write and upgrades.pending(conn):
+                raise OurError("The database needs `newapi-proxy db upgrade` first.", code="schema_older")
+            conn.rollback()
+            conn.connection.cursor().execute("BEGIN IMMEDIATE" if write else "BEGIN")
+            try:
+                yield conn
+            except BaseException:
+                _rollback(conn)
+                raise
+            _commit(conn)
+    except DBAPIError as error:
+        raise OurError(f"The database cannot be used: {reason(error)}.", code="ledger_unavailable") from error
+    finally:
+        engine.dispose()

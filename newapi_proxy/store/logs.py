@@ -1,0 +1,107 @@
+"""The usage log that New API's pages and reports read: one row per charge, top-up or refund.
+
+Source: relay-and-billing 5.13 and 7.3. The ledger is the truth about money; these rows tell people about it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+from sqlalchemy import Connection, case, func, select
+
+from newapi_proxy.store.row import number, words
+from newapi_proxy.store.rows import inserting
+from newapi_proxy.store.schema import channels, logs
+
+TOP_UP: Final = 1
+CONSUME: Final = 2
+MANAGE: Final = 3
+REFUND: Final = 6
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of `logs`; the fields are its columns.
+
+    `created_at` unix seconds, `quota` units, `use_time` whole seconds, `other` JSON text with model_ratio, group_ratio,
+    completion_ratio, model_price (-1: none), frt (ms to the first chunk) and the like.
+    """
+
+    user_id: int
+    created_at: int
+    type: int = CONSUME
+    content: str = ""
+    username: str = ""
+    token_name: str = ""
+    model_name: str = ""
+    quota: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    use_time: int = 0
+    is_stream: bool = False
+    channel_id: int = 0
+    channel_name: str = ""
+    token_id: int = 0
+    group: str = ""
+    ip: str = ""
+    request_id: str = ""
+    upstream_request_id: str = ""
+    other: str = ""
+
+
+class Spent(msgspec.Struct, frozen=True, kw_only=True):
+    """What one token spent on one model through one channel in a quarter of an hour that begins at `at`."""
+
+    token: str
+    model: str
+    channel: str
+    at: int
+    requests: int
+    prompt_tokens: int
+    completion_tokens: int
+    quota: int
+
+
+_QUARTER: Final = 900  # every time zone's days begin on one
+_ADD: Final = inserting(logs, *Entry.__struct_fields__)
+
+
+def add(conn: Connection, entries: Sequence[Entry]) -> None:
+    """Writes the rows as they are."""
+    _ADD.run(conn, [msgspec.structs.astuple(entry) for entry in entries])
+
+
+def spent(conn: Connection, since: int, until: int) -> list[Spent]:
+    """Charges less refunds from `since` to before `until` (unix seconds)."""
+    begin = logs.c.created_at - logs.c.created_at % _QUARTER
+    charged = logs.c.type == CONSUME
+    channel = func.coalesce(channels.c.name, logs.c.channel_name, "")
+    asked = (
+        select(
+            logs.c.token_name.label("token"),
+            logs.c.model_name.label("model"),
+            channel.label("channel"),
+            begin.label("at"),
+            func.sum(case((charged, 1), else_=0)).label("requests"),
+            func.sum(logs.c.prompt_tokens).label("prompt_tokens"),
+            func.sum(logs.c.completion_tokens).label("completion_tokens"),
+            func.sum(case((charged, logs.c.quota), else_=-logs.c.quota)).label("quota"),
+        )
+        .select_from(logs.outerjoin(channels, channels.c.id == logs.c.channel_id))
+        .where(logs.c.type.in_((CONSUME, REFUND)), logs.c.created_at >= since, logs.c.created_at < until)
+        .group_by(logs.c.token_name, logs.c.model_name, channel, begin)
+    )
+    return [
+        Spent(
+            token=words(row.token),
+            model=words(row.model),
+            channel=words(row.channel),
+            at=number(row.at),
+            requests=number(row.requests),
+            prompt_tokens=number(row.prompt_tokens),
+            completion_tokens=number(row.completion_tokens),
+            quota=number(row.quota),
+        )
+        for row in conn.execute(asked)
+    ]

@@ -1,0 +1,148 @@
+"""One statement for many rows: compiled once per engine and size, sent in one step.
+
+A step gives the interpreter's lock away and has to win it back from a busy event loop, so what a group costs is its
+steps, not its rows. Sizes are powers of two, which bounds the number of texts. An UPDATE joins the rows as a table of
+their own, because that is what SQLite, PostgreSQL and MySQL have in common.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any, Final
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Dialect,
+    Table,
+    Text,
+    bindparam,
+    insert,
+    select,
+    union_all,
+    update,
+)
+from sqlalchemy.sql.dml import Insert, Update
+from sqlalchemy.types import TypeEngine
+
+MOST: Final = 32  # rows in one statement; SQLite allows 500 members of a compound
+INT: Final[TypeEngine[Any]] = BigInteger()
+TEXT: Final[TypeEngine[Any]] = Text()
+
+Params = Sequence[Sequence[Any]]
+Build = Callable[[Dialect, int], Insert | Update]
+
+
+class Rows:
+    """A prepared statement over any number of rows, each a sequence of plain values in the declared order."""
+
+    __slots__ = ("_build", "_texts")
+
+    def __init__(self, build: Build) -> None:
+        self._build = build
+        self._texts: dict[tuple[str, int], tuple[str, list[int] | None]] = {}
+
+    def run(self, conn: Connection, rows: Params) -> int:
+        """Sends the rows; how many were inserted or matched. Raises the driver's own errors."""
+        cursor = conn.connection.cursor()
+        done = count = 0
+        try:
+            while done < len(rows):
+                size = 1 << min(MOST.bit_length() - 1, (len(rows) - done).bit_length() - 1)
+                text, order = self._text(conn.dialect, size)
+                flat = [value for row in rows[done : done + size] for value in row]
+                cursor.execute(text, flat if order is None else [flat[place] for place in order])
+                count += cursor.rowcount
+                done += size
+        finally:
+            cursor.close()
+        return count
+
+    def _text(self, dialect: Dialect, size: int) -> tuple[str, list[int] | None]:
+        known = self._texts.get((dialect.name, size))
+        if known is None:
+            compiled = self._build(dialect, size).compile(dialect=dialect)
+            # names are b0, b1 … in the order of the flat values
+            order = [int(name[1:]) for name in compiled.positiontup or ()]
+            known = str(compiled), None if order == list(range(len(order))) else order
+            self._texts[dialect.name, size] = known
+        return known
+
+
+def inserting(table: Table, *columns: str, once: bool = False) -> Rows:
+    """INSERT of whole rows; with `once` a row whose primary key exists is left out and not counted."""
+    width = len(columns)
+
+    def build(dialect: Dialect, size: int) -> Insert | Update:
+        rows = [
+            {name: bindparam(f"b{row * width + place}", type_=table.c[name].type) for place, name in enumerate(columns)}
+            for row in range(size)
+        ]
+        return _insert(table, dialect, once).values(rows).inline()
+
+    return Rows(build)
+
+
+def _insert(table: Table, dialect: Dialect, once: bool) -> Insert:
+    if not once:
+        return insert(table)
+    match dialect.name:  # each engine's module is loaded where that engine is used
+        case "sqlite":
+            from sqlalchemy.dialects import sqlite
+
+            return sqlite.insert(table).on_conflict_do_nothing()
+        case "postgresql":
+            from sqlalchemy.dialects import postgresql
+
+            return postgresql.insert(table).on_conflict_do_nothing()
+        case _:
+            return insert(table).prefix_with("IGNORE")
+
+
+def updating(
+    table: Table,
+    values: Mapping[str, TypeEngine[Any]],
+    set: Callable[[Any], Mapping[str, Any]],
+    where: Callable[[Any], ColumnElement[bool]],
+) -> Rows:
+    """UPDATE of one table row per row of values; `set` and `where` get the values by name as SQL expressions.
+
+    No two rows of one `run` may name the same table row.
+    """
+    width = len(values)
+
+    def build(dialect: Dialect, size: int) -> Insert | Update:
+        binds = [
+            [
+                bindparam(f"b{row * width + place}", type_=kind).label(name)
+                for place, (name, kind) in enumerate(values.items())
+            ]
+            for row in range(size)
+        ]
+        if size == 1:
+            given: Any = SimpleNamespace(**{bind.name: bind.element for bind in binds[0]})
+        else:
+            given = union_all(*(select(*row) for row in binds)).subquery("given").c
+        return update(table).values(dict(set(given))).where(where(given))
+
+    return Rows(build)
+
+
+@contextmanager
+def savepoint(conn: Connection) -> Iterator[None]:
+    """What happens inside is undone if it ends in an exception; the transaction around it goes on."""
+    cursor = conn.connection.cursor()
+    try:
+        cursor.execute("SAVEPOINT part")
+        try:
+            yield
+        except BaseException:
+            cursor.execute("ROLLBACK TO SAVEPOINT part")
+            cursor.execute("RELEASE SAVEPOINT part")
+            raise
+        cursor.execute("RELEASE SAVEPOINT part")
+    finally:
+        cursor.close()

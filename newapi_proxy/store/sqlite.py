@@ -1,0 +1,152 @@
+"""SQLite: the engine with its settings, the one daemon's lock, the copy before an upgrade, the writer's thread.
+
+Settings: WAL, so that readers and the writer never wait for each other; a busy timeout for the moments when the command
+line writes too; `synchronous` NORMAL or FULL (decision 9). Knows nothing of what is written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, Final, Literal
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from newapi_proxy.errors import OurError
+
+Durability = Literal["normal", "full"]
+BUSY: Final = 15.0  # seconds to wait for another process's transaction
+WAL_LIMIT: Final = 64 << 20  # bytes that a WAL file keeps after a checkpoint
+READERS: Final = 2
+_STATEMENTS: Final = 256  # prepared statements kept: more than we have, or each group would parse SQL again
+_OLDEST: Final = (3, 33, 0)  # UPDATE … FROM
+
+
+def locate(url: URL, base: Path) -> Path:
+    """The file behind a URL; relative ones lie beside the configuration. Raises OurError for a nameless one."""
+    if not url.database or url.database == ":memory:":
+        raise OurError("The database needs a file: sqlite:///name.db.", code="database_invalid")
+    if sqlite3.sqlite_version_info < _OLDEST:
+        raise OurError(f"SQLite {sqlite3.sqlite_version} is too old: 3.33 or newer is needed.", code="database_invalid")
+    return (base / url.database).resolve()
+
+
+def engine(path: Path, durability: Durability) -> Engine:
+    """For the writer and the command line. Transactions are ours to begin: the driver's own begin too late."""
+    made = create_engine(
+        URL.create("sqlite", database=str(path)),
+        isolation_level="AUTOCOMMIT",
+        poolclass=NullPool,
+        connect_args={"timeout": BUSY, "check_same_thread": False, "cached_statements": _STATEMENTS},
+    )
+    synchronous = "FULL" if durability == "full" else "NORMAL"
+
+    @event.listens_for(made, "connect")
+    def _set(raw: Any, _: Any) -> None:
+        for setting in (
+            "journal_mode = WAL",
+            f"synchronous = {synchronous}",
+            f"journal_size_limit = {WAL_LIMIT}",
+            "cache_size = -8192",
+            "temp_store = MEMORY",
+        ):
+            raw.execute(f"PRAGMA {setting}")
+
+    return made
+
+
+def readers(path: Path) -> AsyncEngine:
+    """For reports beside the writer; they cannot change anything."""
+    made = create_async_engine(
+        URL.create("sqlite+aiosqlite", database=str(path)),
+        pool_size=READERS,
+        max_overflow=0,
+        connect_args={"timeout": BUSY},
+    )
+
+    @event.listens_for(made.sync_engine, "connect")
+    def _set(raw: Any, _: Any) -> None:
+        cursor = raw.cursor()
+        cursor.execute("PRAGMA query_only = ON")
+        cursor.close()
+
+    return made
+
+
+class Lock:
+    """Keeps a second daemon off the same file: two would each believe their own view of the balances."""
+
+    __slots__ = ("_file",)
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._file = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise OurError(
+                f"The database's folder cannot be written: {error.strerror}.", status=503, code="ledger_unavailable"
+            ) from error
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._file)
+            raise OurError(
+                "Another newapi-proxy serves this database already.", status=503, code="database_in_use"
+            ) from None
+
+    def release(self) -> None:
+        """Lets the next daemon in; the file stays, as removing it would race with that one."""
+        os.close(self._file)
+
+
+def copy(conn: Connection, to: Path) -> None:
+    """An online copy of the whole database: consistent, while others write. Never over an existing file."""
+    os.close(os.open(to, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    raw: Any = conn.connection.dbapi_connection
+    target = sqlite3.connect(to)
+    try:
+        raw.backup(target)
+    finally:
+        target.close()
+
+
+def damage(conn: Connection) -> list[str]:
+    """What SQLite itself finds wrong with the file; reads all of it."""
+    return [found for (found,) in conn.exec_driver_sql("PRAGMA integrity_check") if found != "ok"]
+
+
+class Writer:
+    """One thread with one connection; a job in, one call on the loop out.
+
+    The thread sleeps in the queue without the interpreter's lock, and a group costs one hand-over each way.
+    """
+
+    __slots__ = ("_conn", "_jobs", "_loop", "_thread")
+
+    def __init__(self, conn: Connection) -> None:
+        self._conn = conn
+        self._loop = asyncio.get_running_loop()
+        self._jobs: SimpleQueue[Callable[[Connection], Callable[[], None]] | None] = SimpleQueue()
+        self._thread = Thread(target=self._work, name="newapi-writer", daemon=True)
+        self._thread.start()
+
+    def submit(self, job: Callable[[Connection], Callable[[], None]]) -> None:
+        """Runs the job in the thread, then on the loop what it returns. A job raises nothing."""
+        self._jobs.put(job)
+
+    async def close(self) -> None:
+        """Ends the thread after the jobs that are in the queue."""
+        self._jobs.put(None)
+        await self._loop.run_in_executor(None, self._thread.join)
+
+    def _work(self) -> None:
+        with self._conn as conn:  # closing it folds the WAL back into the file
+            while (job := self._jobs.get()) is not None:
+                self._loop.call_soon_threadsafe(job(conn))

@@ -1,0 +1,87 @@
+"""Bringing a database to the present schema: a list of named functions, each done once, all in one transaction.
+
+Source: relay-and-billing 7.2, user-demands P2. An upgrade's function has a name that is its id; what was done stands in
+`proxy_upgrades`. Missing tables and columns are added, nothing is dropped or rewritten, so the program that made the
+file goes on working with it. A database that knows an upgrade which is not in this list was used by a newer version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from sqlalchemy import Connection, Table, inspect, literal, select, table, text
+from sqlalchemy.schema import CreateColumn
+
+from newapi_proxy.errors import OurError
+from newapi_proxy.store import schema
+
+
+def _inherited_tables(conn: Connection) -> None:
+    """Tables and columns of New API's newest schema that an older or One API's file lacks."""
+    for wanted in schema.INHERITED.sorted_tables:
+        _complete(conn, wanted)
+
+
+def _ledger_tables(conn: Connection) -> None:
+    """Our own tables."""
+    schema.OWN.create_all(conn)
+
+
+UPGRADES: Final[Sequence[tuple[str, Callable[[Connection], None]]]] = (
+    ("inherited_tables", _inherited_tables),
+    ("ledger_tables", _ledger_tables),
+)
+
+
+def pending(conn: Connection) -> list[str]:
+    """The names of upgrades that are still to be done. Raises OurError where a newer version has been here."""
+    done = done_before(conn)
+    known = [name for name, _ in UPGRADES]
+    newer = sorted(done.difference(known))
+    if newer:
+        raise OurError(
+            f"The database was upgraded by a newer version (it has {', '.join(newer)}); this one will not touch it.",
+            code="schema_newer",
+        )
+    return [name for name in known if name not in done]
+
+
+def done_before(conn: Connection) -> set[str]:
+    """The names of upgrades that this database has seen."""
+    if not inspect(conn).has_table(schema.upgrades.name):
+        return set()
+    return set(conn.execute(select(schema.upgrades.c.name)).scalars())
+
+
+def upgrade(conn: Connection, at: int) -> list[str]:
+    """Does what is pending, in the caller's transaction; the names. `at` unix seconds."""
+    names = pending(conn)
+    if not names:
+        return []
+    schema.upgrades.create(conn, checkfirst=True)
+    for name, change in UPGRADES:
+        if name in names:
+            change(conn)
+            conn.execute(schema.upgrades.insert().values(name=name, at=at))
+    return names
+
+
+def holds_data(conn: Connection) -> bool:
+    """Whether any table has a row: such a database is worth a copy before it is changed."""
+    return any(
+        conn.execute(select(literal(1)).select_from(table(name)).limit(1)).first() is not None
+        for name in inspect(conn).get_table_names()
+    )
+
+
+def _complete(conn: Connection, wanted: Table) -> None:
+    if not inspect(conn).has_table(wanted.name):
+        wanted.create(conn)
+        return
+    have = {column["name"].lower() for column in inspect(conn).get_columns(wanted.name)}
+    quote = conn.dialect.identifier_preparer.quote
+    for column in wanted.columns:
+        if column.name.lower() not in have:
+            definition = CreateColumn(column).compile(dialect=conn.dialect)
+            conn.execute(text(f"ALTER TABLE {quote(wanted.name)} ADD COLUMN {definition}"))

@@ -1,0 +1,311 @@
+"""The writer: groups, order, errors of one and of all, a full disk, a second process, a killed one."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from sqlalchemy import Connection, select, text
+
+from newapi_proxy.billing import audit, ledger
+from newapi_proxy.errors import OurError
+from newapi_proxy.store import db as store
+from newapi_proxy.store.db import Database
+from newapi_proxy.store.schema import tokens
+from tests import laws
+from tests.fakes import money
+from tests.fakes.hammer import ACCOUNTS
+
+
+@pytest_asyncio.fixture
+async def db(database: Path) -> AsyncIterator[Database]:
+    """An open database."""
+    made = await Database.open(f"sqlite:///{database.name}", database.parent)
+    yield made
+    await made.close()
+
+
+def _people(conn: Connection, items: Sequence[list[tuple[int, int]]]) -> list[list[ledger.Account]]:
+    return [money.people(conn, balances) for balances in items]
+
+
+def _nothing(conn: Connection, items: Sequence[int]) -> Sequence[int]:
+    return items
+
+
+def _insert(conn: Connection, items: Sequence[str]) -> Sequence[str]:
+    for item in items:
+        conn.execute(text("INSERT INTO options (key, value) VALUES (:key, '')"), {"key": item})
+    return items
+
+
+def _keys(conn: Connection) -> list[str]:
+    return list(conn.execute(text("SELECT key FROM options ORDER BY rowid")).scalars())
+
+
+async def test_a_group_is_one_commit(database: Path) -> None:
+    """What is written in one turn of the loop shares a commit, and every caller gets its own result."""
+    commits: list[tuple[float, int]] = []
+    db = await Database.open(
+        f"sqlite:///{database}", database.parent, "full", lambda seconds, pending: commits.append((seconds, pending))
+    )
+    assert await asyncio.gather(*(db.write(_nothing, number) for number in range(100))) == list(range(100))
+    assert len(commits) == 1
+    assert commits[0][0] > 0
+    await asyncio.gather(*(db.write(_nothing, number) for number in range(2 * store.GROUP + 1)))
+    assert [pending for _, pending in commits[1:]] == [1, 0, 0]
+    await db.close()
+
+
+async def test_results_come_after_the_commit(db: Database, database: Path) -> None:
+    """When a write's future is done another connection sees it."""
+    await db.write(_insert, "a")
+    with sqlite3.connect(database) as other:
+        assert other.execute("SELECT key FROM options").fetchall() == [("a",)]
+    other.close()
+    assert await db.read(_keys) == ["a"]
+
+
+async def test_an_error_stays_with_its_function(db: Database) -> None:
+    """What one function raises undoes its own items only; the rest of the group is committed."""
+
+    def broken(conn: Connection, items: Sequence[str]) -> Sequence[str]:
+        _insert(conn, items)
+        raise LookupError("mine")
+
+    good, bad, later = db.write(_insert, "a"), db.write(broken, "b"), db.write(_insert, "c")
+    assert (await good, await later) == ("a", "c")
+    with pytest.raises(LookupError, match="mine"):
+        await bad
+    with pytest.raises(LookupError):
+        await db.write(broken, "d")
+    assert await db.read(_keys) == ["a", "c"]
+
+
+async def test_order_of_one_request(db: Database) -> None:
+    """A hold that is given up at once is voided after it is made, though other voids are in the group."""
+    first, second = (await db.write(_people, [(100, 100), (100, 100)]))[:2]
+    await db.write(ledger.hold, money.hold("a", first, 10))
+    written: list[asyncio.Future[Any]] = [
+        db.write(ledger.void, money.void("a", first, 10)),
+        db.write(ledger.hold, money.hold("b", second, 10)),
+        db.write(ledger.void, money.void("b", second, 10)),
+    ]
+    written[1].cancel()  # the client went; the write goes on
+    assert (await written[0], await written[2]) == (True, True)
+    assert list(await db.read(lambda conn: conn.execute(select(tokens.c.remain_quota)).scalars().all())) == [100, 100]
+
+
+async def test_order_without_a_request(db: Database) -> None:
+    """Items that name no request run in the order of their arrival, whatever their functions."""
+    seen: list[tuple[str, int]] = []
+
+    def one(conn: Connection, items: Sequence[int]) -> Sequence[int]:
+        seen.extend(("one", item) for item in items)
+        return items
+
+    def two(conn: Connection, items: Sequence[int]) -> Sequence[int]:
+        seen.extend(("two", item) for item in items)
+        return items
+
+    await asyncio.gather(db.write(one, 1), db.write(one, 2), db.write(two, 3), db.write(one, 4), db.write(two, 5))
+    assert seen == [("one", 1), ("one", 2), ("two", 3), ("one", 4), ("two", 5)]
+
+
+async def test_five_hundred_for_fifty(db: Database) -> None:
+    """500 requests at once on a balance for exactly 50: exactly 50 get through, before and after settling (RF3)."""
+    (one,) = await db.write(_people, [(500, 100_000)])
+
+    async def request(number: int) -> bool:
+        id = f"r{number}"
+        if await db.write(ledger.hold, money.hold(id, one, 10)) is not None:
+            return False
+        return await db.write(ledger.settle, money.settlement(id, one, 10, 10)) == 10
+
+    assert sum(await asyncio.gather(*(request(number) for number in range(500)))) == 50
+    assert await db.read(audit.check) == []
+
+
+async def test_a_full_disk_fails_closed_and_recovers(db: Database, database: Path) -> None:
+    """Without space every write is refused with 503, none is half done; with space again the next one works (RF21)."""
+
+    def pages(conn: Connection, items: Sequence[int]) -> Sequence[int]:
+        for item in items:
+            conn.exec_driver_sql(f"PRAGMA max_page_count = {item}")
+        return items
+
+    (one,) = await db.write(_people, [(10**9, 10**9)])
+    await db.write(pages, 1)  # as many as there are
+    held, refused = 0, None
+    while refused is None:
+        asked = [db.write(ledger.hold, money.hold(f"r{held}-{i}", one, 1)) for i in range(50)]
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        refused = next((one for one in answers if isinstance(one, BaseException)), None)
+        held += answers.count(None)
+    assert isinstance(refused, OurError)
+    assert (refused.status, refused.code) == (503, "ledger_unavailable")
+    assert money.faults(database, [(10**9, 10**9)]) == []
+    await db.write(pages, 1_000_000)
+    assert await db.write(ledger.hold, money.hold("after", one, 1)) is None
+    assert await db.read(audit.open_holds) == held + 1
+
+
+async def test_read_only_file(database: Path) -> None:
+    """A write that the file refuses is a 503, not a bug."""
+    db = await Database.open(f"sqlite:///{database}", database.parent)
+
+    def frozen(conn: Connection, items: Sequence[int]) -> Sequence[int]:
+        conn.exec_driver_sql(f"PRAGMA query_only = {items[0]}")
+        return items
+
+    await db.write(frozen, 1)
+    with pytest.raises(OurError) as caught:
+        await db.write(_insert, "a")
+    assert caught.value.code == "ledger_unavailable"
+    assert await db.read(_keys) == []
+    await db.close()
+
+
+async def test_bounded_queue(db: Database) -> None:
+    """Above the bound a write is refused at once instead of waiting without end."""
+    waiting = [db.write(_nothing, number) for number in range(store.PENDING)]
+    with pytest.raises(OurError):
+        await db.write(_nothing, -1)
+    assert await asyncio.gather(*waiting) == list(range(store.PENDING))
+
+
+async def test_close_writes_what_waits(database: Path) -> None:
+    """Closing keeps every accepted write, refuses later ones, and can be repeated."""
+    db = await Database.open(f"sqlite:///{database}", database.parent)
+    waiting = [db.write(_insert, f"k{number}") for number in range(300)]
+    await db.close()
+    await db.close()
+    assert [one.result() for one in waiting] == [f"k{number}" for number in range(300)]
+    with pytest.raises(OurError):
+        await db.write(_insert, "late")
+    with sqlite3.connect(database) as other:
+        assert other.execute("SELECT COUNT(*) FROM options").fetchone() == (300,)
+    other.close()
+
+
+async def test_a_second_daemon_is_refused(db: Database, database: Path) -> None:
+    """One daemon per file; when it is gone the next one may have it."""
+    with pytest.raises(OurError) as caught:
+        await Database.open(f"sqlite:///{database}", database.parent)
+    assert caught.value.code == "database_in_use"
+    await db.close()
+    await (await Database.open(f"sqlite:///{database}", database.parent)).close()
+
+
+@pytest.mark.parametrize(
+    ("url", "code"),
+    [
+        ("sqlite://", "database_invalid"),
+        ("sqlite:///:memory:", "database_invalid"),
+        ("nonsense", "database_invalid"),
+        ("sqlite:///missing/newapi.db", "ledger_unavailable"),
+    ],
+)
+async def test_urls_that_cannot_be_opened(tmp_path: Path, url: str, code: str) -> None:
+    """A URL that names no usable file is an error with a code, not a traceback."""
+    with pytest.raises(OurError) as caught:
+        await Database.open(url, tmp_path)
+    assert caught.value.code == code
+
+
+async def test_no_database(database: Path) -> None:
+    """A file that is no database is refused and left as it is."""
+    database.write_bytes(b"not a database, but long enough to look like one" * 100)
+    with pytest.raises(OurError) as caught:
+        await Database.open(f"sqlite:///{database}", database.parent)
+    assert caught.value.code == "ledger_unavailable"
+    assert database.read_bytes().startswith(b"not a database")
+
+
+async def test_reads_cannot_write(db: Database) -> None:
+    """A read that tries to change something is refused by the database itself."""
+    with pytest.raises(OurError):
+        await db.read(lambda conn: _insert(conn, ["a"]))
+    assert await db.read(_keys) == []
+
+
+WRITES = """
+import sys
+from pathlib import Path
+from newapi_proxy.store import db, tokens
+path = Path(sys.argv[1])
+for number in range(20):
+    with db.connect(f"sqlite:///{path}", path.parent) as conn:
+        tokens.grant(conn, 1, 1)
+"""
+
+
+async def test_never_locked(db: Database, database: Path) -> None:
+    """Neither the daemon nor the command line beside it ever hears that the database is locked (RF20)."""
+    start = 10**9
+    (one,) = await db.write(_people, [(start, start)])
+    other = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", WRITES, str(database), cwd=laws.ROOT, stderr=asyncio.subprocess.PIPE
+    )
+    ended = asyncio.ensure_future(other.communicate())
+    rounds = 0
+    while not ended.done():
+        ids = [f"r{rounds}-{number}" for number in range(16)]
+        rounds += 1
+        await asyncio.gather(*(db.write(ledger.hold, money.hold(id, one, 2)) for id in ids))
+        await asyncio.gather(*(db.write(ledger.settle, money.settlement(id, one, 2, 1)) for id in ids))
+    _, stderr = await ended
+    assert (other.returncode, stderr) == (0, b"")
+    left = await db.read(lambda conn: tokens_left(conn))
+    assert left == start + 20 - 16 * rounds
+
+
+def tokens_left(conn: Connection) -> int:
+    """The first token's balance."""
+    left: int = conn.execute(select(tokens.c.remain_quota)).scalars().one()
+    return left
+
+
+def _killed(database: Path, boot: str, lines: int) -> dict[str, int]:
+    """Runs the hammer until it has said so many lines, kills it, and gives back what it said."""
+    command: list[Any] = [sys.executable, "-m", "tests.fakes.hammer", database, boot]
+    said: list[bytes] = []
+    with subprocess.Popen(command, cwd=laws.ROOT, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        while len(said) < lines and (line := process.stdout.readline()):
+            said.append(line)
+        os.kill(process.pid, signal.SIGKILL)
+        said += process.stdout.readlines()
+    whole = [line.decode().split() for line in said if line.endswith(b"\n")]
+    return {id: int(units) for id, units in whole}
+
+
+def test_kill_at_random_points(database: Path) -> None:
+    """kill -9 at any moment: what was told is in the ledger, the sums hold, and the next start frees the rest (RF1)."""
+    rounds = 10
+    balances = [(100_000_000, 100_000_000)] * ACCOUNTS
+    with store.connect(f"sqlite:///{database}", database.parent) as conn:
+        money.people(conn, balances)
+    told: dict[str, int] = {}
+    for boot in range(rounds):
+        told |= _killed(database, f"b{boot}", random.randrange(1, 400))
+        assert money.faults(database, balances) == []
+    with store.connect(f"sqlite:///{database}", database.parent) as conn:
+        ledger.recover(conn, "last", 5)
+        assert audit.open_holds(conn) == 0
+        assert audit.check(conn) == []
+        rows = conn.execute(text("SELECT request_id, charged FROM ledger WHERE state = 'settled'")).all()
+    settled = {id: units for id, units in rows}
+    assert told
+    assert told.items() <= settled.items()
+    assert money.faults(database, balances) == []
