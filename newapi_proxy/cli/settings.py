@@ -1,0 +1,52 @@
+"""Which configuration file a command works on, and how its faults are told."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from newapi_proxy.config.load import Loaded, read
+from newapi_proxy.config.model import Config
+
+VARIABLE: Final = "NEWAPI_PROXY_CONFIG"
+PLACES: Final = (Path("config.yaml"), Path("/etc/newapi-proxy/config.yaml"))
+FAULTS: Final = 1
+UNREADABLE: Final = 2
+
+
+def locate(given: str | None, environ: Mapping[str, str]) -> Path:
+    """`-c`, else $NEWAPI_PROXY_CONFIG, else ./config.yaml, else /etc/newapi-proxy/config.yaml (interfaces 2)."""
+    if named := given or environ.get(VARIABLE):
+        return Path(named)
+    return next((place for place in PLACES if place.exists()), PLACES[0])
+
+
+def load(args: argparse.Namespace) -> Loaded:
+    """The configuration that the arguments name; faults and warnings are told on stderr, one line each."""
+    loaded = read(locate(args.config, os.environ), os.environ)
+    for fault in loaded.faults:
+        print(fault, file=sys.stderr)
+    for warning in loaded.warnings:
+        print(str(msgspec.structs.replace(warning, message=f"warning: {warning.message}")), file=sys.stderr)
+    return loaded
+
+
+def require(args: argparse.Namespace) -> Config:
+    """The configuration, or an exit with code 1 after its faults are told (2 where it cannot be read)."""
+    loaded = load(args)
+    if loaded.config is None:
+        raise SystemExit(code(loaded))
+    return loaded.config
+
+
+def code(loaded: Loaded) -> int:
+    """0, 1 with faults, 2 where the file cannot be read."""
+    if not loaded.readable:
+        return UNREADABLE
+    return FAULTS if loaded.faults else 0

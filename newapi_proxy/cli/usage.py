@@ -1,0 +1,94 @@
+"""`newapi-proxy usage`: who spent what, from the log rows."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from datetime import date, datetime, timedelta
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import Connection
+
+from newapi_proxy.billing.charge import usd
+from newapi_proxy.cli import output, settings
+from newapi_proxy.cli.database import failed, use
+from newapi_proxy.clock import SystemClock
+from newapi_proxy.config.units import duration
+from newapi_proxy.store import logs
+from newapi_proxy.store.logs import Spent
+
+_BY: Final = ("token", "model", "channel", "day")
+_SUMS: Final = ("requests", "prompt_tokens", "completion_tokens", "quota")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    parser.add_argument("--by", type=_by, default=("token",), metavar=",".join(_BY), help="one row for each")
+    when = "a day (2027-01-31), a moment (2027-01-31T12:00) or how long ago (24h, 7d)"
+    parser.add_argument("--since", default="0001-01-01", metavar="WHEN", help=f"from {when}")
+    parser.add_argument("--until", metavar="WHEN", help="up to such a moment; a day named here is counted in")
+    parser.add_argument("--format", choices=("table", "json", "csv"), default="table")
+
+
+def run(args: argparse.Namespace) -> int:
+    """0; 1 where a date cannot be read or the database cannot be used."""
+    config = settings.require(args)
+    zone = ZoneInfo(config.timezone)
+    now = int(SystemClock.wall())
+    try:
+        since = _moment(args.since, zone, now, last=False)
+        until = _moment(args.until, zone, now, last=True) if args.until else now + 1
+    except ValueError as error:
+        return failed(str(error))
+
+    def work(conn: Connection) -> int:
+        rows = summed(logs.spent(conn, since, until), args.by, zone)
+        output.rows(rows, (*args.by, *_SUMS, "usd"), args.format)
+        return 0
+
+    return use(args, work, write=False, config=config)
+
+
+def summed(spent: Iterable[Spent], by: tuple[str, ...], zone: ZoneInfo) -> list[dict[str, Any]]:
+    """One row for each combination of what is asked for, days in the given zone, the dearest first within a day."""
+    sums: dict[tuple[str, ...], dict[str, int]] = {}
+    for one in spent:
+        day = datetime.fromtimestamp(one.at, zone).date().isoformat()
+        key = tuple(day if name == "day" else getattr(one, name) for name in by)
+        row = sums.setdefault(key, dict.fromkeys(_SUMS, 0))
+        for name in _SUMS:
+            row[name] += getattr(one, name)
+    ordered = sorted(sums.items(), key=lambda item: (_day(item[0], by), -item[1]["quota"], item[0]))
+    return [{**dict(zip(by, key, strict=True)), **row, "usd": _dollars(row["quota"])} for key, row in ordered]
+
+
+def _day(key: tuple[str, ...], by: tuple[str, ...]) -> str:
+    return key[by.index("day")] if "day" in by else ""
+
+
+def _dollars(quota: int) -> str:
+    return usd(quota) if quota >= 0 else f"-{usd(-quota)}"
+
+
+def _by(text: str) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(text.split(",")))
+    if not set(names) <= set(_BY):
+        raise argparse.ArgumentTypeError(f"{text!r}: give one or more of {', '.join(_BY)}")
+    return names
+
+
+def _moment(text: str, zone: ZoneInfo, now: int, *, last: bool) -> int:
+    """Unix seconds of what a person wrote; a day is its begin, or the next day's where it is the last one."""
+    try:
+        return now - int(duration(text))
+    except ValueError:
+        pass
+    try:
+        if len(text) == len("2027-01-31"):
+            day = date.fromisoformat(text) + timedelta(days=last)
+            return int(datetime(day.year, day.month, day.day, tzinfo=zone).timestamp())
+        at = datetime.fromisoformat(text)
+        return int((at if at.tzinfo else at.replace(tzinfo=zone)).timestamp())
+    except (ValueError, OverflowError):
+        raise ValueError(f"{text!r} is no moment such as 2027-01-31, 2027-01-31T12:00, 24h or 7d") from None

@@ -1,0 +1,155 @@
+"""What is allowed and probably not meant: warnings, never a reason to refuse a configuration.
+
+Shares the view of `rules`; asks for prices through a function, so that it knows nothing of how they are found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Final
+from urllib.parse import urlsplit
+
+from newapi_proxy.config.model import Channel
+from newapi_proxy.config.nodes import Fault, Path, Place
+from newapi_proxy.config.rules import Rule, View
+
+Priced = Callable[[str, str], bool]
+"""Whether (requested name, mapped name) has a price."""
+
+_UNENFORCED: Final[tuple[tuple[Path, str], ...]] = (  # shortened as versions learn them; "*" is any name or number
+    (("channels", "*", "limits", "*"), "is not enforced by this version"),
+    (("tokens", "*", "limits", "*"), "is not enforced by this version"),
+    (("tokens", "*", "budget"), "is not enforced by this version"),
+    (("redis",), "is not used by this version: one process per database"),
+    (("portal",), "is not served by this version: no pages are mounted"),
+    (("tasks", "*"), "has no effect in this version: it serves no tasks"),
+)
+
+
+def _unserved(view: View) -> Iterator[Fault]:
+    """Types that are known and cannot be served."""
+    for index, channel in enumerate(view.config.channels):
+        if channel.type in view.unserved:
+            message = f"channel type {channel.type} is not served by this version; the channel is left out"
+            yield view.wrong(("channels", index, "type"), message)
+
+
+def _unenforced(view: View) -> Iterator[Fault]:
+    """Keys that are understood and have no effect yet: nobody should rely on them."""
+    unused = {(name,) for name in ("redis", "portal") if getattr(view.config, name) is None}
+    for path in view.places:
+        for pattern, message in _UNENFORCED:
+            if _matches(path, pattern) and path not in unused:
+                yield view.wrong(path, message)
+
+
+def _matches(path: Path, pattern: Path) -> bool:
+    return len(path) == len(pattern) and all(two in ("*", one) for one, two in zip(path, pattern, strict=True))
+
+
+def _empty_channels(view: View) -> Iterator[Fault]:
+    """Channels without a model are never chosen."""
+    for index, channel in enumerate(view.config.channels):
+        if channel.enabled and not channel.models:
+            yield view.wrong(("channels", index, "models"), f"channel {channel.name} has no models: nothing reaches it")
+
+
+def _serving(view: View) -> list[tuple[int, Channel]]:
+    channels = enumerate(view.config.channels)
+    return [(i, one) for i, one in channels if one.enabled and one.type not in view.unserved]
+
+
+def _lost_tokens(view: View) -> Iterator[Fault]:
+    """Tokens whose group and models meet no channel. Silent where no file names a channel: the database may."""
+    if not view.config.channels:
+        return
+    offered: dict[str, dict[str, None]] = {}
+    for _, channel in _serving(view):
+        for group in channel.groups:
+            offered.setdefault(group, {}).update(dict.fromkeys(channel.models))
+    known: dict[tuple[str, tuple[str, ...]], bool] = {}
+    for index, token in enumerate(view.config.tokens):
+        reach = (token.group, token.models)
+        if reach not in known:
+            known[reach] = _reaches(offered.get(token.group, {}), token.models)
+        if token.enabled and not known[reach]:
+            where: Path = ("tokens", index, "models" if token.models and offered.get(token.group) else "group")
+            yield view.wrong(where, f"token {token.name} reaches no channel and model of this configuration")
+
+
+def _reaches(offered: Mapping[str, None], wanted: tuple[str, ...]) -> bool:
+    if not offered or not wanted:
+        return bool(offered)
+    patterns = [one for one in offered if "*" in one]
+    for model in wanted:
+        if "*" in model:
+            if any(meet(model, one) for one in offered):
+                return True
+        elif model in offered or any(meet(model, one) for one in patterns):
+            return True
+    return False
+
+
+def meet(first: str, second: str) -> bool:
+    """Whether some name fits both patterns (`*` is any text)."""
+    states = {0}
+    for j in range(len(second) + 1):
+        reached: set[int] = set()
+        for i in sorted(states):
+            while i < len(first) and first[i] == "*":  # the star of `first` may stand for nothing
+                reached.add(i)
+                i += 1
+            reached.add(i)
+        states = reached
+        if j == len(second):
+            break
+        if second[j] == "*":
+            states = set(range(min(states), len(first) + 1)) if states else set()
+        else:
+            here = second[j]
+            states = {i if first[i] == "*" else i + 1 for i in states if i < len(first) and first[i] in ("*", here)}
+    return len(first) in states
+
+
+def _unpriced(view: View, priced: Priced) -> Iterator[Fault]:
+    """Models without a price are refused when somebody asks for them."""
+    asked: set[tuple[str, str]] = set()
+    for index, channel in _serving(view):
+        for j, model in enumerate(channel.models):
+            names = (model, channel.model_mapping.get(model, model))
+            if names not in asked and not priced(*names):
+                message = f"model {model} has no price: requests for it are refused (prices or ratios give it one)"
+                yield view.wrong(("channels", index, "models", j), message)
+            asked.add(names)
+
+
+def _exposed(view: View, plain: Mapping[Path, Place], exposed: Iterable[str]) -> Iterator[Fault]:
+    """Files with secrets in plain text that others on this machine may read; one warning a file."""
+    readable = set(exposed)
+    for path, place in plain.items():
+        if place.file in readable and not _harmless(view, path):
+            readable.discard(place.file)
+            message = "a secret in a file that group or world can read; make it 0600, or use ${NAME} or {file: PATH}"
+            yield view.wrong(path, message)
+
+
+def _harmless(view: View, path: Path) -> bool:
+    """A database URL without a password is no secret."""
+    if path not in (("database",), ("redis",)):
+        return False
+    secret = getattr(view.config, str(path[0]))
+    try:
+        return secret is None or urlsplit(secret.reveal()).password is None
+    except ValueError:
+        return False
+
+
+_ADVICE: Final[tuple[Rule, ...]] = (_unserved, _unenforced, _empty_channels, _lost_tokens)
+
+
+def advice(view: View, priced: Priced | None, plain: Mapping[Path, Place], exposed: Iterable[str]) -> list[Fault]:
+    """Every warning. `priced` is None where the prices themselves are faulty; `plain` as in `walk.Walked`."""
+    found = [one for rule in _ADVICE for one in rule(view)]
+    if priced is not None:
+        found += _unpriced(view, priced)
+    return [*found, *_exposed(view, plain, exposed)]

@@ -1,0 +1,205 @@
+"""The commands about money: `token`, `usage`, `explain`, `db`, as a person calls them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from newapi_proxy.billing import ledger
+from newapi_proxy.cli import main
+from newapi_proxy.clock import SystemClock
+from newapi_proxy.store import channels, db, logs, tokens
+from newapi_proxy.wire import tree
+
+CONFIG = """
+database: sqlite:///newapi.db
+timezone: Europe/Berlin
+prices: {echo: {input: 2.5, output: 10}}
+channels:
+  - {name: local, type: echo, models: [echo]}
+"""
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs a command on a configuration of its own: exit code, stdout, stderr."""
+    config = tmp_path / "config.yaml"
+    config.write_text(CONFIG)
+
+    def call(*words: str) -> tuple[int, str, str]:
+        code = main([words[0], "-c", str(config), *words[1:]])
+        told = capsys.readouterr()
+        return code, told.out, told.err
+
+    return call
+
+
+def _charged(folder: Path, *, at: int, request: str = "r1", token: str = "alice", units: int = 750) -> None:
+    with db.connect("sqlite:///newapi.db", folder) as conn:
+        ids = channels.ensure(conn, {"local": 1})
+        found = tokens.find(conn, token)
+        id = found[0].id if found else tokens.add(conn, tokens.NewToken(name=token, quota=10_000), at)[0]
+        account = ledger.Account(id, 1, token_limited=True, user_limited=False)
+        detail = {
+            "upstream_model": "echo-1",
+            "channel": "local",
+            "usage": {"input": 100, "output": 50, "source": "upstream"},
+            "price": {"source": "built-in", "input": "2.5"},
+            "steps": [["input", 100, "2.5", "125"], ["charge", 0, "", str(units)]],
+            "attempts": [{"channel": "local", "key": 0, "status": 200, "error": None, "ms": 12}],
+        }
+        entry = logs.Entry(
+            user_id=1,
+            created_at=at,
+            token_name=token,
+            model_name="echo",
+            quota=units,
+            prompt_tokens=100,
+            completion_tokens=50,
+            channel_id=ids["local"],
+            token_id=id,
+            request_id=request,
+        )
+        ledger.hold(conn, [ledger.Hold(request, account, 1000, at, "b", "echo")])
+        made = ledger.Settlement(request, account, 1000, units, at + 2, ids["local"], entry, tree.encode(detail), "v1")
+        assert ledger.settle(conn, [made]) == [units]
+
+
+def test_token_add_prints_the_key_once(run: Run, tmp_path: Path) -> None:
+    """`token add` prints a working key; nothing else ever shows it, the file neither."""
+    code, out, _ = run("token", "add", "alice", "--quota", "$5", "--models", "gpt-4o*,echo", "--expires", "2031-12-31")
+    key = out.strip()
+    assert (code, len(key), key[:3]) == (0, 51, "sk-")
+    code, out, _ = run("token", "show", "alice", "--format", "json")
+    (row,) = json.loads(out)
+    assert code == 0
+    assert (row["left"], row["models"], row["expires"]) == (2_500_000, ["gpt-4o*", "echo"], "2031-12-31T22:59:59+00:00")
+    assert key[3:].encode() not in (tmp_path / "newapi.db").read_bytes()
+    assert key not in run("token", "list")[1]
+
+
+def test_token_switches(run: Run) -> None:
+    """A key is switched, topped up and deleted by name or id; balances never go below zero."""
+    run("token", "add", "bob", "--quota", "1000")
+    assert run("token", "disable", "bob")[0] == 0
+    assert json.loads(run("token", "show", "bob", "--format", "json")[1])[0]["status"] == "disabled"
+    assert run("token", "enable", "1")[0] == 0
+    assert run("token", "topup", "bob", "$1")[1] == "$1.000000 moved; $1.002000 left\n"
+    assert run("token", "topup", "bob", "--", "-9999999")[1] == "-$1.002000 moved; $0.000000 left\n"
+    assert run("token", "rm", "bob")[0] == 0
+    assert run("token", "show", "bob")[0] == 1
+    assert run("db", "check")[:2] == (0, "the ledger adds up\n")
+
+
+def test_token_faults(run: Run, tmp_path: Path) -> None:
+    """Unknown, ambiguous, unlimited and YAML's keys are refused with a sentence and exit code 1."""
+    run("token", "add", "twin", "--unlimited")
+    run("token", "add", "twin", "--unlimited")
+    assert run("token", "rm", "nobody")[::2] == (1, "There is no key nobody.\n")
+    assert run("token", "rm", "twin")[::2] == (1, "2 keys are named twin: give the id (1, 2).\n")
+    assert run("token", "topup", "1", "5")[0] == 1
+    assert run("token", "add", "minus", "--quota=-5")[0] == 1
+    with db.connect("sqlite:///newapi.db", tmp_path) as conn:
+        wanted = tokens.YamlToken(digest=tokens.digest("k"), name="yaml", group="default")
+        tokens.ensure(conn, [wanted], 5)
+    code, _, err = run("token", "disable", "yaml")
+    assert (code, "configuration file" in err) == (1, True)
+
+
+@pytest.mark.parametrize(
+    "words", [("token",), ("token", "add", "x"), ("token", "add", "x", "--quota", "much"), ("db",), ("explain",)]
+)
+def test_wrong_usage(run: Run, words: tuple[str, ...]) -> None:
+    """A command that is not understood ends with code 2 and says how it is used."""
+    with pytest.raises(SystemExit) as caught:
+        run(*words)
+    assert caught.value.code == 2
+
+
+def test_usage_by_everything(run: Run, tmp_path: Path) -> None:
+    """Spend is summed by any combination; days are those of the configured zone."""
+    noon = 1_893_495_600  # 2030-01-01 11:00 UTC
+    midnight = noon + 12 * 3600 - 1200  # 23:40 in Berlin, 22:40 UTC
+    _charged(tmp_path, at=noon, request="r1")
+    _charged(tmp_path, at=midnight, request="r2", units=50)
+    _charged(tmp_path, at=midnight + 1800, request="r3", token="bob", units=9)
+    code, out, _ = run("usage", "--by", "day,token", "--until", "2030-01-02", "--format", "json")
+    assert code == 0
+    assert [(row["day"], row["token"], row["requests"], row["quota"], row["usd"]) for row in json.loads(out)] == [
+        ("2030-01-01", "alice", 2, 800, "0.001600"),
+        ("2030-01-02", "bob", 1, 9, "0.000018"),
+    ]
+    out = run("usage", "--by", "channel,model", "--since", "2030-01-02", "--until", "2030-01-02", "--format", "csv")[1]
+    assert list(csv.reader(io.StringIO(out))) == [
+        ["channel", "model", "requests", "prompt_tokens", "completion_tokens", "quota", "usd"],
+        ["local", "echo", "1", "100", "50", "9", "0.000018"],
+    ]
+    assert "alice" in run("usage", "--until", "2031-01-01")[1]
+    assert run("usage", "--since", "someday")[0] == 1
+
+
+def test_usage_of_the_last_hours(run: Run, tmp_path: Path) -> None:
+    """`--since 24h` counts back from now."""
+    now = int(SystemClock.wall())
+    _charged(tmp_path, at=now - 3600)
+    _charged(tmp_path, at=now - 3 * 86400, request="r2", units=50)
+    (row,) = json.loads(run("usage", "--since", "24h", "--format", "json")[1])
+    assert row["quota"] == 750
+
+
+def test_explain(run: Run, tmp_path: Path) -> None:
+    """`explain` prints the stored steps and attempts of one request."""
+    _charged(tmp_path, at=1000)
+    code, out, _ = run("explain", "r1")
+    assert code == 0
+    for words in (
+        "settled: 750 units ($0.001500), 1000 were held",
+        "input: 100 tokens x $2.5 per million = 125 units",
+        "model    echo (upstream: echo-1)",
+        "channel  key  status",
+        "version v1",
+    ):
+        assert words in out
+    found: Any = json.loads(run("explain", "r1", "--format", "json")[1])
+    assert (found["charged"], found["detail"]["attempts"][0]["ms"]) == (750, 12)
+    assert run("explain", "unknown")[0] == 1
+
+
+def test_explain_what_was_not_charged(run: Run, tmp_path: Path) -> None:
+    """Open and voided requests are told as what they are."""
+    account = ledger.Account(1, 1, token_limited=False, user_limited=False)
+    with db.connect("sqlite:///newapi.db", tmp_path) as conn:
+        ledger.hold(conn, [ledger.Hold(id, account, 5, 1000, "b", "echo") for id in ("open", "void")])
+        ledger.void(conn, [ledger.Void("void", account, 5, 1001, "ClientError")])
+    assert "open: 5 units are held" in run("explain", "open")[1]
+    assert "voided, nothing charged: ClientError" in run("explain", "void")[1]
+    assert run("db", "check")[1].startswith("1 requests are open")
+
+
+def test_db_upgrade_backup_check(run: Run, tmp_path: Path) -> None:
+    """The database is made, copied while it serves, and a ledger that does not add up is told."""
+    assert run("usage")[::2] == (1, "The database does not exist yet: it is made by the first `serve`.\n")
+    assert run("db", "upgrade")[1].startswith("upgraded: ")
+    assert run("db", "upgrade")[1] == "nothing to do\n"
+    _charged(tmp_path, at=1000)
+    copy = tmp_path / "copy.db"
+    assert run("db", "backup", str(copy))[0] == 0
+    assert run("db", "backup", str(copy))[0] == 1
+    assert run("db", "backup", str(tmp_path / "missing" / "copy.db"))[0] == 1
+    with sqlite3.connect(copy) as raw:
+        assert raw.execute("SELECT charged FROM ledger").fetchone() == (750,)
+    raw.close()
+    assert run("db", "check")[0] == 0
+    with sqlite3.connect(tmp_path / "newapi.db") as raw:
+        raw.execute("UPDATE tokens SET remain_quota = 1")
+    raw.close()
+    code, out, _ = run("db", "check")
+    assert (code, out) == (1, "token 1: 10000 granted, but 1 left and 750 held or charged\n")
