@@ -1,0 +1,138 @@
+"""What the async side may ask of the world: a client that opens, a sink that writes, something that interrupts.
+
+`relay` is written against these; `web` implements them over aiohttp, tests with lists.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import Protocol, TypeVar
+
+from newapi_proxy.adapters.base import Outgoing
+
+T = TypeVar("T")
+
+
+class Interrupt:
+    """The one place where a deadline or a departure ends what an attempt is waiting for.
+
+    Whoever waits does it through `wait`; whoever interrupts calls `fire`, from any callback of the loop. A fired
+    interrupt stays fired: the next wait raises at once. One per attempt; costs no task and no timer of its own.
+    """
+
+    __slots__ = ("_waiter", "cause")
+
+    def __init__(self) -> None:
+        self.cause: Exception | None = None
+        self._waiter: asyncio.Future[object] | None = None
+
+    def fire(self, cause: Exception) -> None:
+        """Ends the present wait, and every later one, with `cause`; the first cause wins."""
+        if self.cause is None:
+            self.cause = cause
+            if self._waiter is not None and not self._waiter.done():
+                self._waiter.set_exception(cause)
+
+    async def wait(self, future: asyncio.Future[T]) -> T:
+        """The future's result, or the cause. The future is the waiter's own: nobody else may await it."""
+        if self.cause is not None:
+            if not future.done():
+                future.cancel()
+            raise self.cause
+        self._waiter = future  # type: ignore[assignment]
+        try:
+            return await future
+        finally:
+            self._waiter = None
+
+
+class Incoming(Protocol):
+    """One upstream response whose head has arrived."""
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Names in lower case; the first value of each."""
+        ...
+
+    async def read(self) -> bytes:
+        """What has arrived since the last read, decoded; b"" at the end. Raises UpstreamFailure on a broken body."""
+        ...
+
+    async def whole(self, limit: int) -> bytes:
+        """The rest of the body. Raises UpstreamFailure above `limit` bytes."""
+        ...
+
+    def close(self) -> None:
+        """Lets go, at any time, any number of times: an unfinished response closes its connection at once."""
+        ...
+
+
+class Client(Protocol):
+    """Opens upstream requests."""
+
+    def open(
+        self, outgoing: Outgoing, interrupt: Interrupt, *, connect_timeout: float, proxy: str | None = None
+    ) -> Awaitable[Incoming]:
+        """Sends the request and waits for the response's head; reads of the response obey the same interrupt.
+
+        `outgoing.body` must be bytes here. Raises UpstreamFailure (status 0) when there is no answer, `interrupt.cause`
+        when interrupted. Redirects are never followed.
+        """
+        ...
+
+
+class Sink(Protocol):
+    """The client's end of one exchange: nothing sent, head sent, ended."""
+
+    @property
+    def started(self) -> bool:
+        """Whether the status is out."""
+        ...
+
+    @property
+    def departed(self) -> bool:
+        """Whether the client has gone."""
+        ...
+
+    @property
+    def full(self) -> bool:
+        """Whether the client's buffer is above its mark: drain before reading on from upstream."""
+        ...
+
+    def watch(self, gone: Departure | None) -> None:
+        """Whom to tell when the client goes; told at once if it has gone already. None: nobody."""
+        ...
+
+    def start(self, status: int, headers: Sequence[tuple[str, str]]) -> None:
+        """Begins a streamed answer, of events unless typed otherwise; the head leaves with the first write."""
+        ...
+
+    def write(self, data: bytes) -> None:
+        """Hands bytes to the client's connection; never waits, writes to a departed client are lost."""
+        ...
+
+    async def drain(self) -> None:
+        """Waits until the buffer is below its mark, or the client has gone."""
+        ...
+
+    def end(self) -> None:
+        """Ends a streamed answer."""
+        ...
+
+    def whole(self, status: int, headers: Sequence[tuple[str, str]], body: bytes) -> None:
+        """A whole answer at once, JSON unless typed otherwise."""
+        ...
+
+
+class Departure(Protocol):
+    """What a sink calls when the client goes."""
+
+    def __call__(self) -> None:
+        """The client has gone."""
+        ...

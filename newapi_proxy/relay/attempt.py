@@ -1,0 +1,154 @@
+"""One attempt: the request built for one candidate, opened, and its answer heard.
+
+What an attempt yields is `Served`; what it raises is an UpstreamFailure (its `retries` are the plan's business),
+Departed, or Unsupported before anything is sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from newapi_proxy.adapters.base import Dialect, Outgoing, Target, speaks
+from newapi_proxy.errors import Unsupported, UpstreamFailure
+from newapi_proxy.ir.ask import Ask
+from newapi_proxy.ir.events import Event
+from newapi_proxy.ports import Client, Incoming, Interrupt
+from newapi_proxy.relay.pipe import Heard, Pipe
+from newapi_proxy.relay.plan import Candidate
+from newapi_proxy.secret import Secret
+from newapi_proxy.snapshot import Channel
+from newapi_proxy.surfaces.base import Face
+from newapi_proxy.wire import tree
+
+ERROR_BODY: Final = 1 << 20  # bytes of an upstream's error that are read
+NO_KEY: Final = Secret("")
+
+
+class Prepared(msgspec.Struct, frozen=True):
+    """A candidate's request, ready to be opened. `outgoing.body` is bytes."""
+
+    candidate: Candidate
+    dialect: Dialect
+    outgoing: Outgoing
+    face: Face
+    upstream_model: str
+
+
+class Served(msgspec.Struct, frozen=True):
+    """An attempt that reached the client, or is about to: a stream's pipe, or a whole answer with its events."""
+
+    prepared: Prepared
+    heard: Heard
+    pipe: Pipe | None = None
+    body: bytes = b""
+    events: Sequence[Event] = ()
+
+
+def prepare(candidate: Candidate, ask: Ask, *, id: str, at: int, usage_in_stream: bool) -> Prepared:
+    """Builds the candidate's request; pure. Raises Unsupported where the provider cannot express the ask."""
+    channel = candidate.channel
+    model = channel.upstream_model(ask.model)
+    dialect = speaks(channel.adapter, ask.dialect, model)
+    if dialect is None:
+        raise Unsupported(f"No format of channel type {channel.adapter.name} serves {model}.", "model")
+    target = Target(
+        channel=channel.name,
+        base_url=channel.base_url,
+        key=channel.keys[candidate.key] if channel.keys else NO_KEY,
+        model=model,
+        options=channel.options,
+        organization=channel.organization,
+        now=at,
+        usage_in_stream=usage_in_stream,
+    )
+    counting = channel.adapter.counting if ask.count_only else None
+    outgoing = counting.request(ask, target) if counting is not None else dialect.request(ask, target)
+    if outgoing.dropped and channel.options.strict_params:
+        path = outgoing.dropped[0].removesuffix("~")
+        raise Unsupported(f"{channel.adapter.name} cannot be given {path}, and the channel is strict.", path)
+    face = Face(
+        model=ask.model,
+        id=id,
+        created=at,
+        rename=model != ask.model,
+        thinking_to_content=channel.options.thinking_to_content,
+    )
+    return Prepared(candidate, dialect, _finished(outgoing, channel), face, model)
+
+
+def _finished(outgoing: Outgoing, channel: Channel) -> Outgoing:
+    """The operator's last word: body overrides and headers, then the bytes."""
+    body = outgoing.body
+    if isinstance(body, dict):
+        rules = channel.override
+        for path, value in rules.default.items():
+            body = tree.default(body, path, value)
+        for path, value in rules.set.items():
+            body = tree.put(body, path, value)
+        for path in rules.remove:
+            body = tree.remove(body, path)
+        body = tree.encode(body)
+    headers: Mapping[str, str] = outgoing.headers
+    if channel.headers:
+        replaced = {name.lower() for name in channel.headers}
+        headers = {name: value for name, value in headers.items() if name.lower() not in replaced}
+        headers = {**headers, **channel.headers}
+    return msgspec.structs.replace(outgoing, body=body, headers=headers)
+
+
+async def open_answer(client: Client, prepared: Prepared, interrupt: Interrupt, *, connect_timeout: float) -> Incoming:
+    """Opens the request; an answer other than 200 becomes the provider's failure in our terms."""
+    local = prepared.candidate.channel.adapter.local
+    if local is not None:
+        incoming: Incoming = LocalAnswer(*local(prepared.outgoing))
+    else:
+        incoming = await client.open(
+            prepared.outgoing, interrupt, connect_timeout=connect_timeout, proxy=prepared.candidate.channel.proxy
+        )
+    if incoming.status == 200:
+        return incoming
+    try:
+        body = await incoming.whole(ERROR_BODY)
+    finally:
+        incoming.close()
+    if 300 <= incoming.status < 400:
+        raise UpstreamFailure(
+            "The upstream redirected the request.", upstream_status=incoming.status, detail="redirect not followed"
+        )
+    raise prepared.dialect.failure(incoming.status, incoming.headers, body)
+
+
+def hear(prepared: Prepared, ask: Ask, body: bytes) -> Served:
+    """A whole answer heard at once. Raises the failure that it carries."""
+    events = prepared.dialect.answer(ask, body)
+    heard = Heard()
+    for event in events:
+        if not heard.take(event):
+            break
+    if heard.failure is not None:
+        raise heard.failure
+    return Served(prepared, heard, body=body, events=events)
+
+
+class LocalAnswer:
+    """An answer of a provider that lives in this process, behind the same port as the network."""
+
+    def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        self.status = status
+        self.headers = headers
+        self._body = body
+
+    async def read(self) -> bytes:
+        """All of it, then the end."""
+        body, self._body = self._body, b""
+        return body
+
+    async def whole(self, limit: int) -> bytes:
+        """All of it."""
+        return await self.read()
+
+    def close(self) -> None:
+        """Nothing to let go."""

@@ -1,0 +1,222 @@
+"""Attempts: one candidate after another until one answers, the budget is spent, or the client has gone.
+
+Attempts may change until content is on its way to the client, never after (decision 11).
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from newapi_proxy import log
+from newapi_proxy.errors import OurError, ProxyError, Unsupported, UpstreamFailure
+from newapi_proxy.ports import Incoming, Sink
+from newapi_proxy.relay.attempt import Prepared, Served, hear, open_answer, prepare
+from newapi_proxy.relay.house import Given, House
+from newapi_proxy.relay.pipe import WHOLE, Pipe, Retold, looks_whole, pipe
+from newapi_proxy.relay.plan import Plan, mapped, retries
+from newapi_proxy.relay.pump import Departed, Watch, pump
+from newapi_proxy.relay.record import Record
+
+
+class Cut(msgspec.Struct, frozen=True):
+    """The answer broke off after content was delivered: upstream's failure, or ours (a drain that ran out of time)."""
+
+    served: Served
+    failure: UpstreamFailure | OurError
+
+
+class Left(msgspec.Struct, frozen=True):
+    """The client went; `served` where anything had come from upstream."""
+
+    served: Served | None
+
+
+Outcome = Served | Cut | Left
+
+
+class Attempts:
+    """One request's attempts, and the upstream response that is open at the moment."""
+
+    def __init__(self, house: House, given: Given, sink: Sink, record: Record) -> None:
+        relay = given.snapshot.config.relay
+        self._house = house
+        self._given = given
+        self._sink = sink
+        self._record = record
+        self._incoming: Incoming | None = None
+        self._prepared: Prepared | None = None
+        self._pipe: Pipe | None = None
+        self._watch = Watch(
+            sink,
+            self._begin,
+            keepalive=given.surface.keepalive if given.ask.stream else b"",
+            every=relay.keepalive,
+            total=relay.total_timeout,
+            silence=relay.streaming_timeout,
+        )
+        house.watches.add(self._watch)
+
+    async def run(self, plan: Plan) -> Outcome:
+        """Tries candidates. Raises what the client must be told when none of them delivered anything."""
+        given = self._given
+        relay = given.snapshot.config.relay
+        failure: ProxyError | None = None
+        made = 0
+        while made < relay.max_attempts:
+            candidate = plan.next()
+            if candidate is None:
+                break
+            try:
+                prepared = prepare(
+                    candidate, given.ask, id=given.id, at=given.at, usage_in_stream=relay.force_stream_option
+                )
+            except Unsupported as error:
+                failure = failure or error
+                plan.skip(candidate)
+                continue
+            made += 1
+            outcome = await self._attempt(prepared)
+            if not isinstance(outcome, UpstreamFailure):
+                return outcome
+            failure = outcome
+            if not retries(outcome, candidate.channel, relay.no_retry):
+                break
+        raise failure or self._nobody()
+
+    async def count(self, plan: Plan) -> int | None:
+        """The first candidate's own token count, where it has one and answers."""
+        given = self._given
+        candidate = plan.next()
+        if candidate is None or candidate.channel.adapter.counting is None:
+            return None
+        counting = candidate.channel.adapter.counting
+        prepared = prepare(candidate, given.ask, id=given.id, at=given.at, usage_in_stream=False)
+        since = self._house.clock.monotonic()
+        try:
+            self._incoming = await self._open(prepared, None)
+            tokens = counting.tokens(await self._incoming.whole(WHOLE))
+        except UpstreamFailure as failure:
+            self._note(prepared, failure, since)
+            return None
+        self._record.tried(candidate, 200, None, since)
+        self._record.served(candidate.channel, prepared.upstream_model)
+        return tokens
+
+    def dropped(self) -> list[tuple[str, str]]:
+        """The header that names what the provider could not be given (decision 12)."""
+        dropped = self._prepared.outgoing.dropped if self._prepared is not None else ()
+        return [("x-dropped-params", ",".join(sorted(dropped)))] if dropped else []
+
+    def fail(self, error: ProxyError) -> bytes:
+        """The error inside a stream that has begun."""
+        if self._pipe is not None:
+            return self._pipe.fail(error, self._given.id)
+        assert self._prepared is not None
+        return self._given.surface.writer(self._given.ask, self._prepared.face).fail(error, self._given.id)
+
+    def close(self) -> None:
+        """Lets go of everything."""
+        self._release()
+        self._watch.close()
+        self._house.watches.discard(self._watch)
+
+    def _begin(self) -> None:
+        """The status goes out: with the first content, or with the first keep-alive."""
+        if not self._sink.started:
+            self._sink.start(200, self.dropped())
+
+    def _commit(self) -> None:
+        self._begin()
+        self._record.first_byte()
+
+    async def _attempt(self, prepared: Prepared) -> Outcome | UpstreamFailure:
+        health, channel = self._house.health, prepared.candidate.channel
+        relay = self._given.snapshot.config.relay
+        first = (channel.first_token_timeout or relay.first_token_timeout) if self._given.ask.stream else None
+        self._release()
+        self._prepared, self._pipe = prepared, None
+        since = self._house.clock.monotonic()
+        health.began(channel)
+        try:
+            self._incoming = await self._open(prepared, first)
+            served = await self._hear(prepared, self._incoming)
+        except Departed:
+            health.released(channel)
+            self._release()
+            self._record.tried(prepared.candidate, 0, "client_gone", since)
+            return Left(self._partly(prepared))
+        except UpstreamFailure as failure:
+            health.failed(channel, prepared.candidate.key, failure)
+            self._release()
+            self._note(prepared, failure, since)
+            partly = self._partly(prepared)
+            if partly is not None:
+                return Cut(partly, failure)
+            if (status := mapped(failure, channel)) != failure.upstream_status:
+                failure.status = status
+            return failure
+        except OurError as ours:
+            health.released(channel)
+            self._release()
+            self._record.tried(prepared.candidate, 0, str(ours.code), since)
+            partly = self._partly(prepared)
+            if partly is None:
+                raise
+            return Cut(partly, ours)
+        health.succeeded(channel, prepared.candidate.key)
+        self._record.tried(prepared.candidate, 200, None, since)
+        return served
+
+    async def _open(self, prepared: Prepared, first_token: float | None) -> Incoming:
+        interrupt = self._watch.attempt(first_token)
+        timeout = self._given.snapshot.config.relay.connect_timeout
+        return await open_answer(self._house.client, prepared, interrupt, connect_timeout=timeout)
+
+    async def _hear(self, prepared: Prepared, incoming: Incoming) -> Served:
+        given = self._given
+        if not given.ask.stream:
+            return hear(prepared, given.ask, await incoming.whole(WHOLE))
+        first = await incoming.read()
+        made = Retold if looks_whole(incoming.headers.get("content-type", ""), first) else pipe
+        self._pipe = made(given.surface, prepared.dialect, given.ask, prepared.face)
+        await pump(incoming, first, self._pipe, self._sink, self._watch, self._commit)
+        return Served(prepared, self._pipe.heard, pipe=self._pipe)
+
+    def _release(self) -> None:
+        if self._incoming is not None:
+            self._incoming.close()
+            self._incoming = None
+
+    def _partly(self, prepared: Prepared) -> Served | None:
+        """What was delivered before an attempt ended early, if anything."""
+        if self._pipe is None or not self._pipe.heard.committed:
+            return None
+        return Served(prepared, self._pipe.heard, pipe=self._pipe)
+
+    def _nobody(self) -> ProxyError:
+        """Every channel is held back at the moment: says for how long."""
+        given = self._given
+        waits = [
+            self._house.health.wait(channel, key)
+            for tier in given.snapshot.tiers(given.token.group, given.ask.model)
+            for channel in tier
+            for key in range(max(1, len(channel.keys)))
+        ]
+        return OurError(
+            f"All channels for the model {given.ask.model} are resting after failures.",
+            status=503,
+            code="channels_resting",
+            retry_after=min(waits, default=1.0),
+        )
+
+    def _note(self, prepared: Prepared, failure: UpstreamFailure, since: float) -> None:
+        self._record.tried(prepared.candidate, failure.upstream_status, str(failure.code), since)
+        log.logger().warning(
+            "attempt_failed",
+            request_id=self._given.id,
+            channel=prepared.candidate.channel.name,
+            status=failure.upstream_status,
+            code=failure.code,
+            message=failure.message,
+            detail=failure.detail,
+        )

@@ -1,0 +1,109 @@
+"""What is written of a charge: the ledger's settlement with the detail that `explain` prints, and the usage log's row.
+
+Source: relay-and-billing 5.13, interfaces §2 (`explain`).
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Final
+
+from newapi_proxy.billing import ledger
+from newapi_proxy.billing.prices import Price
+from newapi_proxy.config.model import MediaConfig
+from newapi_proxy.relay.attempt import Served
+from newapi_proxy.relay.house import Given
+from newapi_proxy.relay.record import Record, line
+from newapi_proxy.relay.settle import Bill
+from newapi_proxy.store import logs
+from newapi_proxy.wire import tree
+
+MOST_SHARED: Final = 4096
+_SHARED: Final[dict[tuple[str, str, str, Decimal], tuple[str, str]]] = {}
+
+
+def settlement(given: Given, hold: ledger.Hold, served: Served, billed: Bill, record: Record) -> ledger.Settlement:
+    """The settlement of a request that costs."""
+    ask, token = given.ask, given.token
+    channel = served.prepared.candidate.channel
+    units = billed.charge.units
+    usage = line(billed.usage)
+    detail = {
+        "model": ask.model,
+        "upstream_model": served.prepared.upstream_model,
+        "channel": channel.name,
+        "usage": usage,
+        "price": {"name": billed.price.key, "source": billed.price.source, **billed.price.usd},
+        "group": token.group,
+        "group_ratio": str(given.ratio),
+        "steps": billed.charge.steps,
+        "units": units,
+        "usd": billed.charge.usd,
+        "attempts": [
+            {"channel": one.channel, "key": one.key, "status": one.status, "error": one.error, "ms": one.ms}
+            for one in record.attempts
+        ],
+    }
+    first = -1000 if record.ttft is None else round(record.ttft * 1000)
+    shared, content = _shared(billed.price, given.ratio)
+    return ledger.Settlement(
+        request_id=hold.request_id,
+        account=hold.account,
+        held=hold.amount,
+        charge=units,
+        at=record.now(),
+        channel_id=channel.id,
+        detail=tree.encode(detail),
+        price_version=billed.charge.price_version,
+        entry=logs.Entry(
+            user_id=hold.account.user_id,
+            created_at=hold.at,
+            content=content,
+            token_name=token.name,
+            model_name=ask.model,
+            quota=units,
+            prompt_tokens=billed.usage.prompt,
+            completion_tokens=billed.usage.completion,
+            use_time=record.seconds(),
+            is_stream=ask.stream,
+            channel_id=channel.id,
+            channel_name=channel.name,
+            token_id=hold.account.token_id,
+            group=token.group,
+            ip=given.visit.client_ip,
+            request_id=given.id,
+            other=f'{{{shared},"frt":{first},"cache_tokens":{billed.usage.cache_read}}}',
+        ),
+    )
+
+
+def _shared(price: Price, ratio: Decimal) -> tuple[str, str]:
+    """What every charge by this price has in common in its row, made once: facts as JSON members, and a sentence."""
+    key = (price.version_key, price.name, price.key, ratio)
+    known = _SHARED.get(key)
+    if known is None:
+        if len(_SHARED) >= MOST_SHARED:
+            _SHARED.clear()
+        known = _SHARED[key] = _written(price, ratio)
+    return known
+
+
+def _written(price: Price, ratio: Decimal) -> tuple[str, str]:
+    """Ratios in New API's own terms: ratio 1 is 2 USD per million input tokens, model_price -1 where there is none."""
+    usd = {name: float(value) for name, value in price.usd.items()}
+    facts = {"model_ratio": 0.0, "group_ratio": float(ratio), "completion_ratio": 0.0, "model_price": -1.0}
+    if price.call is not None:
+        facts["model_price"] = usd.get("call", 0.0)
+        return tree.dumps(facts)[1:-1], f"{price.usd.get('call', '0')} USD per call, group ratio {ratio}"
+    entry = usd.get("input", 0.0)
+    facts["model_ratio"] = round(entry / 2, 6)
+    if entry:
+        facts["completion_ratio"] = round(usd.get("output", 0.0) / entry, 6)
+        facts["cache_ratio"] = round(usd.get("cache_read", 0.0) / entry, 6)
+    rates = f"{price.usd.get('input', '0')} / {price.usd.get('output', '0')}"
+    return tree.dumps(facts)[1:-1], f"{rates} USD per million tokens, group ratio {ratio}"
+
+
+def count_images(media: MediaConfig, stream: bool) -> bool:
+    """Whether pictures are measured when usage is counted here (GET_MEDIA_TOKEN, GET_MEDIA_TOKEN_NOT_STREAM)."""
+    return media.count_image_tokens and (stream or media.count_image_tokens_not_stream)

@@ -1,0 +1,222 @@
+"""One request, told once: read, plan, hold, attempt, settle, answer.
+
+Money is held before the first upstream byte and settled before the client's last (decisions 6 to 8).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Final, assert_never
+
+from newapi_proxy import metrics
+from newapi_proxy.adapters.base import speaks
+from newapi_proxy.billing import count, ledger, policy
+from newapi_proxy.billing.charge import hold_amount
+from newapi_proxy.billing.prices import Price
+from newapi_proxy.errors import ClientError, OurError, ProxyError
+from newapi_proxy.ir.usage import NOTHING
+from newapi_proxy.ports import Sink
+from newapi_proxy.relay import entry
+from newapi_proxy.relay.attempt import Served
+from newapi_proxy.relay.attempts import Attempts, Cut, Left, Outcome
+from newapi_proxy.relay.house import Given, House
+from newapi_proxy.relay.plan import Plan
+from newapi_proxy.relay.pump import Departed
+from newapi_proxy.relay.record import Record, Visit
+from newapi_proxy.relay.settle import Bill, Held, bill, off_loop
+from newapi_proxy.snapshot import Channel
+from newapi_proxy.surfaces.base import Surface
+
+GONE: Final = 499  # the log's status for a client that left before any answer
+
+
+async def chat(
+    house: House, visit: Visit, surface: Surface, body: bytes, headers: Mapping[str, str], sink: Sink
+) -> None:
+    """Answers one chat request through the sink and accounts for it; never raises a ProxyError.
+
+    `visit.token` is the caller's key; header names are lower case.
+    """
+    record = Record(visit, house.clock)
+    attempts: Attempts | None = None
+    try:
+        ask = surface.read(body, headers)
+        record.asked(ask)
+        assert visit.token is not None
+        given = Given(
+            visit=visit,
+            token=visit.token,
+            surface=surface,
+            ask=ask,
+            snapshot=house.snapshot,
+            at=record.now(),
+        )
+        attempts = Attempts(house, given, sink, record)
+        if ask.count_only:
+            await _count(house, given, sink, attempts)
+        else:
+            await _answer(house, given, sink, record, attempts)
+    except ProxyError as error:
+        _tell(visit, surface, sink, error, record, attempts)
+    except Departed:
+        record.end, record.status = "client_gone", GONE
+    except BaseException:
+        record.broke()
+        raise
+    finally:
+        if attempts is not None:
+            attempts.close()
+        record.finish()
+
+
+def reject(house: House, visit: Visit, surface: Surface, sink: Sink, error: ProxyError) -> None:
+    """Refuses a request that never became an exchange (no key, too large a body), with its log line."""
+    record = Record(visit, house.clock)
+    _tell(visit, surface, sink, error, record, None)
+    record.finish()
+
+
+async def _answer(house: House, given: Given, sink: Sink, record: Record, attempts: Attempts) -> None:
+    plan = _plan(house, given)
+    amount = hold_amount(given.ask, _price(given), given.ratio)
+    hold = _hold(house, given, amount)
+    async with Held(house.db, hold) as held:
+        outcome = await attempts.run(plan)
+        end, served = _ended(outcome)
+        billed = None
+        if served is not None:
+            record.served(served.prepared.candidate.channel, served.prepared.upstream_model)
+            billed = await _bill(given, served, end)
+        if served is not None and billed is not None:
+            record.quota = await held.settle(entry.settlement(given, hold, served, billed, record))
+            record.usage = billed.usage
+            record.price_version = given.snapshot.prices.version
+    match outcome:
+        case Served():
+            _deliver(given, sink, record, attempts, outcome)
+        case Cut(failure=failure):
+            record.failed(failure, record.status)
+            sink.write(attempts.fail(failure))
+            sink.end()
+        case Left():
+            record.end = "client_gone"
+            record.status = 200 if sink.started else GONE
+        case _:
+            assert_never(outcome)
+
+
+async def _count(house: House, given: Given, sink: Sink, attempts: Attempts) -> None:
+    """Token counting: by the provider where it can, else here; costs nothing."""
+    plan = _plan(house, given)
+    async with Held(house.db, _hold(house, given, 0)):
+        tokens = await attempts.count(plan)
+    headers = []
+    if tokens is None:
+        tokens = await off_loop(given.ask.size, lambda: count.prompt(given.ask))
+        headers.append(("x-token-count", "estimated"))
+    sink.whole(200, headers, given.surface.count(tokens))
+
+
+def _plan(house: House, given: Given) -> Plan:
+    ask, token = given.ask, given.token
+    if not token.may_use(ask.model):
+        raise ClientError(
+            f"This key may not use the model {ask.model}.", status=403, kind="permission", code="access_denied"
+        )
+    tiers = given.snapshot.tiers(token.group, ask.model)
+    if not tiers:
+        raise OurError(
+            f"No channel serves the model {ask.model} for group {token.group}.", status=503, code="model_not_found"
+        )
+
+    def serves(channel: Channel) -> bool:
+        return speaks(channel.adapter, ask.dialect, channel.upstream_model(ask.model)) is not None
+
+    return Plan(tiers, house.turns, house.health.usable, serves)
+
+
+def _price(given: Given, channel: Channel | None = None) -> Price:
+    """By the requested name, else by the one it is mapped to (decision 16). Raises ClientError where none is."""
+    model = given.ask.model
+    tiers = ((channel,),) if channel is not None else given.snapshot.tiers(given.token.group, model)
+    for tier in tiers:
+        for one in tier:
+            price = given.snapshot.prices.find(model, one.upstream_model(model))
+            if price is not None:
+                return price
+    raise ClientError(
+        f"The model {model} has no price, so it cannot be used.", code="model_price_missing", param="model"
+    )
+
+
+def _hold(house: House, given: Given, amount: int) -> ledger.Hold:
+    return ledger.Hold(
+        request_id=given.id,
+        account=given.token.account,
+        amount=amount,
+        at=given.at,
+        boot=house.boot,
+        model=given.ask.model,
+    )
+
+
+def _ended(outcome: Outcome) -> tuple[policy.End, Served | None]:
+    match outcome:
+        case Served():
+            return "ok", outcome
+        case Cut(served=served, failure=failure):
+            return "timeout" if failure.kind == "timeout" else "upstream_error", served
+        case Left(served=served):
+            return "client_gone", served
+        case _:
+            assert_never(outcome)
+
+
+async def _bill(given: Given, served: Served, end: policy.End) -> Bill | None:
+    for _ in range(served.heard.skipped):
+        metrics.skipped_frame()
+    snapshot = given.snapshot
+    return await bill(
+        served,
+        given.ask,
+        end,
+        price=_price(given, served.prepared.candidate.channel),
+        ratio=given.ratio,
+        find=snapshot.prices.find,
+        images=entry.count_images(snapshot.config.media, given.ask.stream),
+    )
+
+
+def _deliver(given: Given, sink: Sink, record: Record, attempts: Attempts, served: Served) -> None:
+    """The client's last bytes: the stream's tail, or the whole answer."""
+    usage = record.usage if record.usage is not NOTHING else (served.heard.usage or NOTHING)
+    if served.pipe is not None:
+        sink.write(served.pipe.close(usage))
+        sink.end()
+        return
+    prepared, surface = served.prepared, given.surface
+    if prepared.dialect.dialect == surface.dialect:
+        body = surface.same(given.ask, prepared.face, served.body, usage)
+    else:
+        body = surface.answer(given.ask, prepared.face, served.events, usage)
+    record.first_byte()
+    sink.whole(200, attempts.dropped(), body)
+
+
+def _tell(
+    visit: Visit, surface: Surface, sink: Sink, error: ProxyError, record: Record, attempts: Attempts | None
+) -> None:
+    status = surface.status(error)
+    record.failed(error, status)
+    if sink.started:
+        if attempts is not None:
+            sink.write(attempts.fail(error))
+        sink.end()
+        return
+    headers: list[tuple[str, str]] = []
+    if error.retry_after is not None:
+        headers.append(("retry-after", str(max(1, math.ceil(error.retry_after)))))
+    if isinstance(error, ClientError) or error.code == "model_not_found":
+        headers.append(("x-should-retry", "false"))  # the SDKs would repeat what cannot change
+    sink.whole(status, headers, surface.failure(error, visit.request_id))

@@ -1,0 +1,141 @@
+"""Which channels and keys may be used now: breakers by failure rate, parked keys, half-open recovery.
+
+State lives in memory, keyed by channel name and by the key's digest, and survives reloads. A channel with
+`auto_disable: false` is never held back. Sources: user-demands F1, F2, F7, reliability 5.1, decision 20.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from newapi_proxy.clock import Clock
+from newapi_proxy.errors import UpstreamFailure
+from newapi_proxy.snapshot import Channel
+
+WINDOW: Final = 60.0  # seconds that the failure rate looks back
+MIN_VOLUME: Final = 5  # attempts in the window before the rate says anything
+MAX_RATE: Final = 0.5
+COOL_DOWN: Final = 30.0  # first pause of an opened breaker; doubles with each failed trial
+KEY_PAUSE: Final = 600.0  # a dead credential
+BUSY_PAUSE: Final = 5.0  # a rate limit that names no time
+LONGEST: Final = 3600.0
+CLOSED, HALF_OPEN, OPEN, DISABLED = 0, 1, 2, 3
+
+
+class _Breaker:
+    """One channel's recent past: (time, failed) of each attempt, and the pause it is in."""
+
+    __slots__ = ("attempts", "failures", "pause", "trial", "until")
+
+    def __init__(self) -> None:
+        self.attempts: deque[tuple[float, bool]] = deque(maxlen=200)
+        self.failures = 0
+        self.pause = 0.0
+        self.until = 0.0
+        self.trial = False
+
+    def forget(self, before: float) -> None:
+        while self.attempts and self.attempts[0][0] < before:
+            self.failures -= self.attempts.popleft()[1]
+
+    def note(self, now: float, failed: bool) -> None:
+        if len(self.attempts) == self.attempts.maxlen:
+            self.failures -= self.attempts.popleft()[1]
+        self.attempts.append((now, failed))
+        self.failures += failed
+
+
+class Health:
+    """The state of all channels and keys. `told(channel, state)` hears each change (a metric, a log line)."""
+
+    def __init__(self, clock: Clock, told: Callable[[str, int], None]) -> None:
+        self._clock = clock
+        self._told = told
+        self._breakers: dict[str, _Breaker] = {}
+        self._parked: dict[tuple[str, int], float] = {}
+
+    def usable(self, channel: Channel, key: int) -> bool:
+        """Whether the pair may be tried now; a half-open channel admits one trial at a time."""
+        if not channel.auto_disable:
+            return True
+        return self.wait(channel, key) <= 0.0
+
+    def wait(self, channel: Channel, key: int) -> float:
+        """Seconds until the pair may be tried, 0 now."""
+        if not channel.auto_disable:
+            return 0.0
+        now = self._clock.monotonic()
+        until = self._parked.get((channel.name, _digest(channel, key)), 0.0)
+        breaker = self._breakers.get(channel.name)
+        if breaker is not None and breaker.until:
+            until = max(until, now + 1.0 if breaker.trial and breaker.until <= now else breaker.until)
+        return max(0.0, until - now)
+
+    def began(self, channel: Channel) -> None:
+        """An attempt begins; in a half-open channel it is the trial."""
+        breaker = self._breakers.get(channel.name)
+        if breaker is not None and breaker.until and channel.auto_disable:
+            breaker.trial = True
+            self._told(channel.name, HALF_OPEN)
+
+    def succeeded(self, channel: Channel, key: int) -> None:
+        """The attempt answered; a trial that does closes the breaker."""
+        self._parked.pop((channel.name, _digest(channel, key)), None)
+        breaker = self._breakers.get(channel.name)
+        if breaker is None:
+            return
+        if breaker.until:
+            del self._breakers[channel.name]
+            self._told(channel.name, CLOSED)
+        else:
+            now = self._clock.monotonic()
+            breaker.forget(now - WINDOW)
+            breaker.note(now, failed=False)
+
+    def released(self, channel: Channel) -> None:
+        """The attempt ended without a verdict (the client left, the request was at fault)."""
+        breaker = self._breakers.get(channel.name)
+        if breaker is not None:
+            breaker.trial = False
+
+    def failed(self, channel: Channel, key: int, failure: UpstreamFailure) -> None:
+        """The attempt failed: parks the key, or counts against the channel, as the failure blames."""
+        if failure.blames == "nobody" or not channel.auto_disable:
+            self.released(channel)
+            return
+        now = self._clock.monotonic()
+        if failure.blames == "key":
+            pause = failure.retry_after or (BUSY_PAUSE if failure.kind == "rate_limit" else KEY_PAUSE)
+            at = (channel.name, _digest(channel, key))
+            self._parked[at] = max(self._parked.get(at, 0.0), now + min(pause, LONGEST))
+            self._sweep(now)
+            self.released(channel)
+            return
+        breaker = self._breakers.setdefault(channel.name, _Breaker())
+        breaker.forget(now - WINDOW)
+        breaker.note(now, failed=True)
+        tripped = len(breaker.attempts) >= MIN_VOLUME and breaker.failures >= MAX_RATE * len(breaker.attempts)
+        if breaker.trial or (tripped and not breaker.until):
+            breaker.pause = min(LONGEST, breaker.pause * 2 if breaker.pause else COOL_DOWN)
+            breaker.until = now + max(breaker.pause, min(failure.retry_after or 0.0, LONGEST))
+            breaker.trial = False
+            self._told(channel.name, OPEN)
+
+    def states(self) -> dict[str, str]:
+        """What is not simply closed, for a state line: channel → word."""
+        now = self._clock.monotonic()
+        states = {name: f"open {b.until - now:.0f}s" for name, b in self._breakers.items() if b.until > now}
+        for (name, _), until in self._parked.items():
+            if until > now:
+                states[name] = f"{states.get(name, '')} key parked {until - now:.0f}s".strip()
+        return states
+
+    def _sweep(self, now: float) -> None:
+        if len(self._parked) > 1000:
+            self._parked = {at: until for at, until in self._parked.items() if until > now}
+
+
+def _digest(channel: Channel, key: int) -> int:
+    return hash(channel.keys[key]) if key < len(channel.keys) else 0

@@ -1,0 +1,63 @@
+"""What all exchanges share, and what is settled about one request before it is tried."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import msgspec
+
+from newapi_proxy.clock import Clock
+from newapi_proxy.ir.ask import Ask
+from newapi_proxy.ports import Client
+from newapi_proxy.relay.health import Health
+from newapi_proxy.relay.plan import Turns
+from newapi_proxy.relay.pump import Watch
+from newapi_proxy.relay.record import Visit
+from newapi_proxy.snapshot import Snapshot, Token
+from newapi_proxy.store.db import Database
+from newapi_proxy.surfaces.base import Surface
+
+
+class House:
+    """What all exchanges share. `snapshot` is replaced by a reload; an exchange keeps the one it began with.
+
+    `boot` names this run of the process in the ledger; `watches` are those of the exchanges that run now.
+    """
+
+    __slots__ = ("boot", "client", "clock", "db", "health", "snapshot", "turns", "watches")
+
+    def __init__(
+        self, snapshot: Snapshot, db: Database, client: Client, health: Health, clock: Clock, *, boot: str
+    ) -> None:
+        self.snapshot = snapshot
+        self.db = db
+        self.client = client
+        self.health = health
+        self.clock = clock
+        self.boot = boot
+        self.turns = Turns()
+        self.watches: set[Watch] = set()
+
+
+class Given(msgspec.Struct, frozen=True, kw_only=True):
+    """What is fixed about a request: who came with which key, what is asked in which format, under which snapshot.
+
+    `at` is unix seconds.
+    """
+
+    visit: Visit
+    token: Token
+    surface: Surface
+    ask: Ask
+    snapshot: Snapshot
+    at: int
+
+    @property
+    def id(self) -> str:
+        """The request's id, in the ledger and in the log."""
+        return self.visit.request_id
+
+    @property
+    def ratio(self) -> Decimal:
+        """The group's factor on every price."""
+        return self.snapshot.group_ratio(self.token.group)

@@ -1,0 +1,147 @@
+"""Money around one request: held on entering, settled once, given back where neither happened.
+
+Waiting may be cancelled, the writes may not: they are in the writer's queue from the moment they are asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from decimal import Decimal
+from types import TracebackType
+from typing import Final
+
+import msgspec
+
+from newapi_proxy import log
+from newapi_proxy.billing import count, ledger, policy
+from newapi_proxy.billing.charge import Charge, Find, charge
+from newapi_proxy.billing.prices import Price
+from newapi_proxy.errors import ClientError
+from newapi_proxy.ir.ask import Ask
+from newapi_proxy.ir.usage import Usage, clamped
+from newapi_proxy.relay.attempt import Served
+from newapi_proxy.store.db import Database
+
+LIGHT: Final = 32 * 1024  # bytes that may be tokenized on the loop once the tables are loaded
+
+
+class Held:
+    """A request's hold. `async with`: entering holds, `settle` settles, leaving without it gives everything back."""
+
+    __slots__ = ("_db", "_hold", "_open")
+
+    def __init__(self, db: Database, hold: ledger.Hold) -> None:
+        self._db = db
+        self._hold = hold
+        self._open = False
+
+    async def __aenter__(self) -> Held:
+        asked = self._db.write(ledger.hold, self._hold)
+        try:
+            lack = await asked
+        except asyncio.CancelledError:
+            self._void("cancelled")  # the hold is in the queue, and what is queued after it finds it
+            raise
+        if lack is not None:
+            raise _refusal(lack)
+        self._open = True
+        return self
+
+    async def settle(self, settlement: ledger.Settlement) -> int:
+        """Settles; the units taken. Raises OurError when the ledger cannot be written: then nothing was taken."""
+        self._open = False
+        try:
+            taken = await self._db.write(ledger.settle, settlement)
+        except asyncio.CancelledError:
+            raise
+        except BaseException:
+            self._open = True  # not written: the money is still held, so it is given back
+            raise
+        return taken or 0
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._open:
+            self._open = False
+            self._void(kind.__name__ if kind else "not charged")
+
+    def _void(self, reason: str) -> None:
+        hold = self._hold
+        void = ledger.Void(
+            request_id=hold.request_id, account=hold.account, held=hold.amount, at=hold.at, reason=reason
+        )
+        self._db.write(ledger.void, void).add_done_callback(_noted)
+
+
+def _noted(written: asyncio.Future[bool]) -> None:
+    if not written.cancelled() and (error := written.exception()) is not None:
+        # the hold stays open and is given back at the next start
+        log.logger().error("settle_failed", reason="a hold could not be given back", error=type(error).__name__)
+
+
+def _refusal(lack: str) -> ClientError:
+    match lack:
+        case "token":
+            return ClientError(
+                "This key's remaining quota is too small for the request.",
+                status=403,
+                kind="quota",
+                code="pre_consume_token_quota_failed",
+            )
+        case "user":
+            return ClientError(
+                "The account's remaining quota is too small for the request.",
+                status=403,
+                kind="quota",
+                code="insufficient_user_quota",
+            )
+        case _:
+            return ClientError("A request with this id has been made already.", status=409, code="duplicate_request_id")
+
+
+class Bill(msgspec.Struct, frozen=True):
+    """What a request is billed for: the usage, the price that was found, and the sum with its steps."""
+
+    usage: Usage
+    price: Price
+    charge: Charge
+
+
+async def bill(
+    served: Served, ask: Ask, end: policy.End, *, price: Price, ratio: Decimal, find: Find, images: bool
+) -> Bill | None:
+    """What the end state costs by the policy table; None: nothing, the hold is given back."""
+    heard = served.heard
+    usage = heard.usage
+    if usage is not None and not policy.trusted(usage, ask):
+        log.logger().warning("usage_odd", channel=served.prepared.candidate.channel.name, prompt=usage.prompt)
+        usage = None
+    delivered = heard.committed if served.pipe is not None else end == "ok"
+    basis = policy.aborted(end, known=usage is not None, delivered=delivered)
+    if basis == "nothing":
+        return None
+    if basis == "upstream" and usage is not None:
+        usage = clamped(usage)
+        # no tokenizer makes tokens of 16 bytes from real text: then upstream's last word is older than the delivery
+        if end != "ok" and heard.tally.size > usage.completion * 16:
+            usage = policy.topped(usage, await _delivered(served))
+    else:
+        model = served.prepared.upstream_model
+        prompt = await off_loop(ask.size, lambda: count.prompt(ask, model, count_images=images))
+        usage = Usage(prompt=prompt, completion=await _delivered(served), source="counted")
+    return Bill(usage, price, charge(usage, price, ratio, find))
+
+
+async def _delivered(served: Served) -> int:
+    """Tokens of what has come of the answer, counted here."""
+    tally = served.heard.tally
+    return await off_loop(tally.size, lambda: tally.tokens(served.prepared.upstream_model))
+
+
+async def off_loop(size: int, work: Callable[[], int]) -> int:
+    """Counts on the loop where that is quick, else in a thread: the first use of the tables takes a quarter second."""
+    if size <= LIGHT and count.loaded():
+        return work()
+    return await asyncio.get_running_loop().run_in_executor(None, work)

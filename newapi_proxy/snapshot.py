@@ -1,0 +1,235 @@
+"""Configuration joined with database rows: one immutable view. A request keeps the view it began with.
+
+What may change while the daemon runs and what needs a restart stands in `FIXED`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime, time
+from decimal import Decimal
+from functools import lru_cache
+from hashlib import sha256
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from newapi_proxy.adapters import ADAPTERS
+from newapi_proxy.adapters.base import Adapter
+from newapi_proxy.billing.ledger import Account
+from newapi_proxy.billing.prices import PriceBook, book
+from newapi_proxy.config.model import Channel as ChannelConfig
+from newapi_proxy.config.model import Config, Override
+from newapi_proxy.config.model import Token as TokenConfig
+from newapi_proxy.secret import Secret
+from newapi_proxy.store.tokens import TokenRow, YamlToken
+
+FIXED: Final = ("listen", "database", "durability", "redis", "metrics")  # a change needs a restart
+MOST_KNOWN: Final = 4096  # remembered look-ups: model names come from requests
+ENABLED, EXHAUSTED = 1, 4  # token and user status in the inherited tables
+DEFAULT_RATIO: Final = Decimal(1)  # a group that the file does not list (relay-and-billing 5.1)
+
+
+class Channel(msgspec.Struct, frozen=True, kw_only=True):
+    """One upstream account as requests see it. `id` is its database row; `keys` are tried in turn."""
+
+    name: str
+    id: int
+    adapter: Adapter
+    base_url: str
+    keys: tuple[Secret, ...]
+    models: tuple[str, ...]
+    groups: tuple[str, ...]
+    priority: int = 0
+    weight: int = 1
+    organization: str | None = None
+    model_mapping: Mapping[str, str] = {}
+    status_code_mapping: Mapping[int, int] = {}
+    override: Override = Override()
+    headers: Mapping[str, str] = {}
+    auto_disable: bool = True
+    first_token_timeout: float | None = None
+    proxy: str | None = None
+    options: Any = None
+
+    def upstream_model(self, requested: str) -> str:
+        """The name upstream knows; one hop of the mapping."""
+        return self.model_mapping.get(requested, requested)
+
+
+class Token(msgspec.Struct, frozen=True, kw_only=True):
+    """One client key. `models` empty: all that its group reaches. `expires` unix seconds, None never."""
+
+    name: str
+    account: Account
+    group: str
+    enabled: bool = True
+    drained: bool = False
+    user_enabled: bool = True
+    models: tuple[str, ...] = ()
+    allow_ips: tuple[IPv4Network | IPv6Network, ...] = ()
+    expires: int | None = None
+
+    def may_use(self, model: str) -> bool:
+        """Whether the key's own list lets it ask for the model."""
+        return not self.models or any(matches(pattern, model) for pattern in self.models)
+
+
+class Snapshot:
+    """The view itself. Look-ups are memoised here, so that they are forgotten with it."""
+
+    def __init__(
+        self, config: Config, channels: Sequence[Channel], tokens: Mapping[bytes, Token], prices: PriceBook
+    ) -> None:
+        self.config = config
+        self.channels = tuple(channels)
+        self.tokens = tokens
+        self.prices = prices
+        self._ratios = {name: Decimal(str(ratio)) for name, ratio in config.groups.items()}
+        self._known: dict[tuple[str, str], tuple[tuple[Channel, ...], ...]] = {}
+
+    def group_ratio(self, group: str) -> Decimal:
+        """The group's factor on every price."""
+        return self._ratios.get(group, DEFAULT_RATIO)
+
+    def tiers(self, group: str, model: str) -> tuple[tuple[Channel, ...], ...]:
+        """The channels that serve the model to the group, by priority, highest first."""
+        known = self._known.get((group, model))
+        if known is None:
+            if len(self._known) >= MOST_KNOWN:
+                self._known.clear()
+            known = self._known[group, model] = self._tiers(group, model)
+        return known
+
+    def _tiers(self, group: str, model: str) -> tuple[tuple[Channel, ...], ...]:
+        found: dict[int, list[Channel]] = {}
+        for channel in self.channels:
+            if group in channel.groups and any(matches(pattern, model) for pattern in channel.models):
+                found.setdefault(channel.priority, []).append(channel)
+        return tuple(tuple(found[priority]) for priority in sorted(found, reverse=True))
+
+    def models_for(self, token: Token) -> tuple[tuple[str, str], ...]:
+        """What the key may ask for, with who owns it, in order of first appearance; patterns are left out."""
+        names: dict[str, str] = {}
+        for channel in self.channels:
+            if token.group in channel.groups:
+                for model in channel.models:
+                    if "*" not in model and token.may_use(model):
+                        names.setdefault(model, channel.adapter.owner)
+        for model in token.models:
+            if "*" not in model and self.tiers(token.group, model):
+                names.setdefault(model, "custom")
+        return tuple(names.items())
+
+
+def wanted_tokens(config: Config) -> list[YamlToken]:
+    """The file's tokens as the database wants to know them: each gets a row of its own (interfaces §3)."""
+    return [
+        YamlToken(
+            digest=token_digest(token),
+            text=bare(token.key.reveal()) if token.key is not None else None,
+            name=token.name,
+            group=token.group,
+            quota=token.quota,
+        )
+        for token in config.tokens
+    ]
+
+
+def token_digest(token: TokenConfig) -> bytes:
+    """SHA-256 of a key as the file gives it; `sk-` in front of a key is no part of it."""
+    if token.key is not None:
+        return sha256(bare(token.key.reveal()).encode()).digest()
+    return bytes.fromhex(token.key_sha256 or "")
+
+
+def bare(key: str) -> str:
+    """A key without the `sk-` that clients send in front of it."""
+    return key.removeprefix("sk-")
+
+
+def build(config: Config, rows: Sequence[TokenRow], channel_ids: Mapping[str, int]) -> Snapshot:
+    """The view of a configuration over the database's token rows; the file wins where both name a key.
+
+    `channel_ids`: the database row of each channel. Channels of a type that this version cannot serve are left out.
+    """
+    by_digest = {row.digest: row for row in rows}
+    tokens = {row.digest: _database_token(row, config.timezone) for row in rows}
+    for token in config.tokens:
+        digest = token_digest(token)
+        tokens[digest] = _file_token(token, by_digest[digest], config.timezone)
+    channels = [_channel(one, channel_ids[one.name]) for one in config.channels if one.enabled and _served(one)]
+    return Snapshot(config, channels, tokens, book(config.prices, config.ratios, config.groups))
+
+
+def _served(channel: ChannelConfig) -> bool:
+    return channel.type in ADAPTERS
+
+
+def _channel(channel: ChannelConfig, id: int) -> Channel:
+    adapter = ADAPTERS[channel.type]
+    return Channel(
+        name=channel.name,
+        id=id,
+        adapter=adapter,
+        base_url=(channel.base_url or adapter.base_url).rstrip("/"),
+        keys=(*((channel.key,) if channel.key is not None else ()), *channel.keys),
+        models=channel.models,
+        groups=channel.groups,
+        priority=channel.priority,
+        weight=channel.weight,
+        organization=channel.organization,
+        model_mapping=channel.model_mapping,
+        status_code_mapping={int(status): int(value) for status, value in channel.status_code_mapping.items()},
+        override=channel.override,
+        headers=channel.headers,
+        auto_disable=channel.auto_disable,
+        first_token_timeout=channel.first_token_timeout,
+        proxy=channel.proxy,
+        options=adapter.options(**channel.options),
+    )
+
+
+def _file_token(token: TokenConfig, row: TokenRow, timezone: str) -> Token:
+    expires = None
+    if token.expires is not None:  # the day named is the last one
+        end = datetime.combine(token.expires, time.max, ZoneInfo(timezone))
+        expires = int(end.timestamp())
+    return Token(
+        name=token.name,
+        account=Account(row.id, row.user_id, token_limited=token.quota is not None, user_limited=row.user_limited),
+        group=token.group,
+        enabled=token.enabled,
+        models=token.models,
+        allow_ips=tuple(ip_network(address, strict=False) for address in token.allow_ips),
+        expires=expires,
+    )
+
+
+def _database_token(row: TokenRow, timezone: str) -> Token:
+    return Token(
+        name=row.name,
+        account=Account(row.id, row.user_id, token_limited=not row.unlimited, user_limited=row.user_limited),
+        group=row.group or row.user_group,
+        enabled=row.status in (ENABLED, EXHAUSTED),
+        drained=row.status == EXHAUSTED,
+        user_enabled=row.user_status == ENABLED,
+        models=row.models,
+        allow_ips=tuple(ip_network(address, strict=False) for address in row.allow_ips),
+        expires=row.expired_time if row.expired_time > 0 else None,
+    )
+
+
+def matches(pattern: str, name: str) -> bool:
+    """Whether a name fits a pattern in which `*` stands for any run of characters."""
+    if "*" not in pattern:
+        return pattern == name
+    return _compiled(pattern).fullmatch(name) is not None
+
+
+@lru_cache(maxsize=MOST_KNOWN)
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(".*".join(re.escape(piece) for piece in pattern.split("*")), re.DOTALL)

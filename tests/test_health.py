@@ -1,0 +1,119 @@
+"""Breakers and parked keys."""
+
+from __future__ import annotations
+
+from newapi_proxy.adapters.base import Adapter, Options
+from newapi_proxy.errors import UpstreamFailure
+from newapi_proxy.relay import health as states
+from newapi_proxy.relay.health import Health
+from newapi_proxy.secret import Secret
+from newapi_proxy.snapshot import Channel
+
+
+class Hands:
+    """A clock that stands still until it is told."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def wall(self) -> float:
+        return self.now
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def made(auto_disable: bool = True, key: str = "k") -> Channel:
+    return Channel(
+        name="a",
+        id=1,
+        adapter=Adapter(name="plain"),
+        base_url="",
+        keys=(Secret(key), Secret("other")),
+        models=("m",),
+        groups=("default",),
+        auto_disable=auto_disable,
+        options=Options(),
+    )
+
+
+def fresh() -> tuple[Health, Hands, list[int]]:
+    hands, told = Hands(), []
+    return Health(hands, lambda channel, state: told.append(state)), hands, told
+
+
+BROKEN = UpstreamFailure("x", upstream_status=503)
+DEAD = UpstreamFailure("x", upstream_status=401, kind="upstream_auth", blames="key")
+
+
+def test_one_stray_failure_in_a_hundred_never_opens_a_channel() -> None:
+    """The breaker goes by rate, not by a single hit."""
+    health, _, told = fresh()
+    for n in range(200):
+        health.failed(made(), 0, BROKEN) if n % 100 == 50 else health.succeeded(made(), 0)
+    assert health.usable(made(), 0)
+    assert told == []
+
+
+def test_a_failing_channel_opens_tries_once_and_closes_on_success() -> None:
+    """Open, half-open with one trial at a time, closed again."""
+    health, hands, told = fresh()
+    for _ in range(states.MIN_VOLUME):
+        health.failed(made(), 0, BROKEN)
+    assert not health.usable(made(), 0)
+    hands.now += states.COOL_DOWN
+    assert health.usable(made(), 0)
+    health.began(made())
+    assert not health.usable(made(), 0)
+    health.succeeded(made(), 0)
+    assert health.usable(made(), 0)
+    assert told == [states.OPEN, states.HALF_OPEN, states.CLOSED]
+
+
+def test_a_failed_trial_doubles_the_pause() -> None:
+    """Each failed trial waits twice as long for the next."""
+    health, hands, _ = fresh()
+    for _ in range(states.MIN_VOLUME):
+        health.failed(made(), 0, BROKEN)
+    hands.now += states.COOL_DOWN
+    health.began(made())
+    health.failed(made(), 0, BROKEN)
+    assert health.wait(made(), 0) == 2 * states.COOL_DOWN
+
+
+def test_a_dead_key_is_parked_at_once_and_alone() -> None:
+    """A refused credential rests, the channel's other key serves on, a replaced key is not held responsible."""
+    health, hands, _ = fresh()
+    health.failed(made(), 0, DEAD)
+    assert not health.usable(made(), 0)
+    assert health.usable(made(), 1)
+    assert health.usable(made(key="new"), 0)
+    hands.now += states.KEY_PAUSE
+    assert health.usable(made(), 0)
+
+
+def test_a_rate_limit_rests_as_long_as_upstream_asks() -> None:
+    """Retry-After is the pause, bounded by an hour."""
+    health, _, _ = fresh()
+    health.failed(made(), 0, UpstreamFailure("x", upstream_status=429, kind="rate_limit", blames="key", retry_after=42))
+    assert health.wait(made(), 0) == 42
+    health.failed(made(), 1, UpstreamFailure("x", upstream_status=429, kind="rate_limit", blames="key", retry_after=1e9))
+    assert health.wait(made(), 1) == states.LONGEST
+
+
+def test_auto_disable_off_is_never_held_back() -> None:
+    """A channel that must stay in use stays in use."""
+    health, _, told = fresh()
+    for _ in range(50):
+        health.failed(made(auto_disable=False), 0, DEAD)
+        health.failed(made(auto_disable=False), 0, BROKEN)
+    assert health.usable(made(auto_disable=False), 0)
+    assert told == []
+
+
+def test_a_fault_of_the_request_blames_nobody() -> None:
+    """What the client did wrong is not held against a channel."""
+    health, _, _ = fresh()
+    for _ in range(50):
+        health.failed(made(), 0, UpstreamFailure("x", upstream_status=400, blames="nobody"))
+    assert health.usable(made(), 0)
