@@ -1,0 +1,194 @@
+"""The edge: from a parsed request to its route, and what holds for all routes.
+
+Knows request ids, addresses, CORS and what to answer when no route fits. Must not know what a route does. Sources:
+relay-and-billing §1.1, §9.2, interfaces §4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Final
+
+import msgspec
+
+from newapi_proxy import log, metrics
+from newapi_proxy.errors import ClientError, OurError, ProxyError
+from newapi_proxy.relay.house import House
+from newapi_proxy.relay.record import Record, Visit
+from newapi_proxy.snapshot import Token
+from newapi_proxy.web import inbound, keys
+from newapi_proxy.web.router import UNKNOWN, Match, Route, Router, split
+from newapi_proxy.web.server import CLOSED, KEPT, Arrival, Sent
+from newapi_proxy.wire import tree
+
+BUDGET: Final = 256 * 1024 * 1024  # bytes of request bodies held at once; above, requests are turned away
+LONGEST_ECHO: Final = 4096
+PRINTED_PATH: Final = 256
+
+
+class Call(msgspec.Struct, frozen=True):
+    """One request at its route: what arrived, the path's variable part, the query, who came."""
+
+    arrival: Arrival
+    tail: str
+    query: str
+    visit: Visit
+
+    def by(self, token: Token) -> Visit:
+        """The visit of a caller who is known now."""
+        return msgspec.structs.replace(self.visit, token=token)
+
+
+Action = Callable[["Edge", Call], Awaitable[None]]
+Failure = Callable[[ProxyError, str], bytes]
+
+
+class Edge:
+    """What all connections share. `draining` is set once, by the daemon; `held` are bytes of bodies in memory."""
+
+    def __init__(self, house: House, routes: Iterable[Route[Action]], failure: Failure) -> None:
+        self.house = house
+        self.ids = inbound.Ids()
+        self.keys = keys.Keys()
+        self.draining = False
+        self.held = 0
+        self._router = Router(routes)
+        self._failure = failure
+
+    async def handle(self, arrival: Arrival) -> Sent:
+        """Serves one request; whatever happens, the client gets an answer or a broken connection, and we a line."""
+        reply = arrival.reply
+        path, query = split(arrival.target)
+        match = self._router.find(path)
+        call = Call(arrival, match.tail if match else "", query, self._visit(arrival, path, match))
+        reply.request_id = call.visit.request_id
+        try:
+            action = match.route.actions.get(arrival.method) if match is not None else None
+            if action is not None:
+                await action(self, call)
+            elif arrival.method == "OPTIONS":
+                self._preflight(call)
+            else:
+                self._astray(call, match)
+        except Exception as error:
+            self.failed(call, error)
+        if not reply.ended and arrival.connection.transport is not None:
+            arrival.connection.transport.abort()  # a stream that broke off must look like one
+            return CLOSED
+        return KEPT if reply.keep_alive else CLOSED
+
+    def _visit(self, arrival: Arrival, path: str, match: Match[Action] | None) -> Visit:
+        headers, house = arrival.headers, self.house
+        forwarded = headers.getall("X-Forwarded-For", ())
+        trusted = inbound.networks(house.snapshot.config.trusted_proxies) if forwarded else ()
+        return Visit(
+            request_id=self.ids.of(headers.get("X-Request-Id")),
+            method=arrival.method,
+            path=path[:PRINTED_PATH],
+            route=match.route.pattern if match is not None else UNKNOWN,
+            client_ip=inbound.client_ip(arrival.connection.peer, forwarded, trusted),
+            arrived=house.clock.monotonic(),
+        )
+
+    def failed(self, call: Call, error: Exception, failure: Failure | None = None) -> None:
+        """An exception that nobody expected: counted, logged without its text, 500 where nothing is out yet."""
+        metrics.bug()
+        log.bug(error, request_id=call.visit.request_id, route=call.visit.route)
+        reply = call.arrival.reply
+        if not reply.started:
+            reply.keep_alive = False
+            fault = OurError("Internal error.", code="internal_error")
+            reply.whole(500, (), (failure or self._failure)(fault, call.visit.request_id))
+
+    def refuse(self, call: Call, error: ProxyError, *, headers: Iterable[tuple[str, str]] = ()) -> None:
+        """An error of a route that is no relay route, in OpenAI's envelope, with its line."""
+        call.arrival.reply.whole(error.status, tuple(headers), self._failure(error, call.visit.request_id))
+        self.note(call.visit, error)
+
+    def note(self, visit: Visit, error: ProxyError | None = None, *, status: int = 200) -> None:
+        """The line and the count of a request that was served outside the relay."""
+        record = Record(visit, self.house.clock)
+        record.status = status
+        if error is not None:
+            record.failed(error, error.status)
+        record.finish()
+
+    def gone(self, visit: Visit) -> None:
+        """The line of a client that left while it was still sending."""
+        record = Record(visit, self.house.clock)
+        record.end, record.status = "client_gone", 499
+        record.finish()
+
+    def unparsed(self, arrival: Arrival, status: int) -> None:
+        """Answers what was no HTTP request, or had been a handler's failure; the connection ends with it."""
+        visit = Visit(
+            request_id=self.ids.own(),
+            method="UNKNOWN",
+            path="",
+            route=UNKNOWN,
+            client_ip=inbound.client_ip(arrival.connection.peer, (), ()),
+            arrived=self.house.clock.monotonic(),
+        )
+        arrival.reply.request_id = visit.request_id
+        self.refuse(
+            Call(arrival, "", "", visit),
+            ClientError("This is not a valid HTTP request.", status=status, code="invalid_http")
+            if status < 500
+            else OurError("Internal error.", code="internal_error"),
+        )
+
+    def _preflight(self, call: Call) -> None:
+        """CORS: any origin, never with credentials; the requested headers echoed, as `*` does not cover
+        Authorization (relay-and-billing §9.2)."""
+        wanted = call.arrival.headers.get("Access-Control-Request-Headers", "*")[:LONGEST_ECHO]
+        call.arrival.reply.whole(
+            204,
+            (
+                ("Access-Control-Allow-Methods", "GET, POST, PUT, DELETE, OPTIONS"),
+                ("Access-Control-Allow-Headers", wanted),
+                ("Access-Control-Max-Age", "43200"),
+                ("Vary", "Access-Control-Request-Headers"),
+            ),
+            b"",
+        )
+        metrics.request(call.visit.route, 204, "ok", 0.0, None)
+
+    def _astray(self, call: Call, match: Match[Action] | None) -> None:
+        """No such path, or no such method there (405)."""
+        method = call.visit.method
+        if match is None:
+            bare_404(self, call)
+            return
+        allowed = ", ".join([*match.route.actions, "OPTIONS"])
+        error = ClientError(
+            f"{method} is not possible here, only {allowed}.",
+            status=405,
+            type="invalid_request_error",
+            code="method_not_allowed",
+        )
+        self.refuse(call, error, headers=[("Allow", allowed)])
+
+
+def _plain(message: str, type: str, code: str) -> bytes:
+    return tree.encode({"error": {"message": message, "type": type, "param": "", "code": code}})
+
+
+def bare_404(edge: Edge, call: Call) -> None:
+    """No such path, in the words that One API's clients know (relay-and-billing §1.1)."""
+    message = f"Invalid URL ({call.visit.method} {call.visit.path})"
+    call.arrival.reply.whole(404, (), _plain(message, "invalid_request_error", ""))
+    error = ClientError(message, status=404, kind="not_found", type="invalid_request_error", code="unknown_path")
+    edge.note(call.visit, error)
+
+
+async def not_implemented(edge: Edge, call: Call) -> None:
+    """A route that New API has and answers with 501 (relay-and-billing §1.2); the key is checked first, as there."""
+    try:
+        token = edge.keys.caller(edge.house.snapshot, call.visit.path, call.query, call.arrival.headers)
+        keys.admit(token, call.visit.client_ip, edge.house.clock.wall(), drained=True)
+    except ClientError as error:
+        edge.refuse(call, error)
+        return
+    call.arrival.reply.whole(501, (), _plain("API not implemented", "new_api_error", "api_not_implemented"))
+    missing = ClientError("API not implemented", status=501, kind="not_found", code="api_not_implemented")
+    edge.note(call.by(token), missing)

@@ -1,0 +1,32 @@
+"""The two edges that a daemon puts on its listeners: the relay's, and the private one for metrics."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from newapi_proxy.relay.house import House
+from newapi_proxy.surfaces import SURFACES
+from newapi_proxy.web import models_routes, ops_routes, relay_routes
+from newapi_proxy.web.app import Edge, Failure
+
+_OPENAI: Final = "/v1/chat/completions"
+_ANTHROPIC: Final = "/v1/messages"
+_GEMINI: Final = "/v1beta/models/"
+
+
+def relay_edge(house: House) -> Edge:
+    """Every public route."""
+    openai = _failure(_OPENAI)
+    models = models_routes.routes(openai, _failure(_ANTHROPIC), _failure(_GEMINI))
+    return Edge(house, [*relay_routes.routes(), *models, *ops_routes.routes()], openai)
+
+
+def metrics_edge(house: House) -> Edge:
+    """Health and metrics."""
+    return Edge(house, ops_routes.metrics_routes(), _failure(_OPENAI))
+
+
+def _failure(path: str) -> Failure:
+    """The error bodies of the surface on this path, or of the first one below it; OpenAI's where there is none."""
+    found = next((surface for pattern, surface in SURFACES.items() if pattern.startswith(path)), SURFACES[_OPENAI])
+    return found.failure

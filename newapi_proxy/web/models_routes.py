@@ -1,0 +1,76 @@
+"""Model lists, from the snapshot at once: what this key reaches, in the caller's own shape (demand K1).
+
+A key without money may look; its address list holds. Sources: relay-and-billing §1.2, §1.6, decision 23.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from newapi_proxy.adapters.base import Adapter
+from newapi_proxy.errors import ClientError, ProxyError
+from newapi_proxy.snapshot import Token
+from newapi_proxy.surfaces import models
+from newapi_proxy.web import keys
+from newapi_proxy.web.app import Action, Call, Edge, Failure, not_implemented
+from newapi_proxy.web.router import Route
+
+UNLISTED: Final = Adapter(name="").owner  # the owner of a model that only a pattern lets in
+
+
+class Shape(msgspec.Struct, frozen=True):
+    """How a family of clients reads models, and errors."""
+
+    every: Callable[[models.Rows], bytes]
+    one: Callable[[str, str], bytes]
+    failure: Failure
+
+
+def routes(openai: Failure, anthropic: Failure, gemini: Failure) -> list[Route[Action]]:
+    """The lists; `/v1` in Anthropic's shape where its version header is there. Given: each family's error bodies."""
+    first = Shape(models.openai_list, models.openai_one, openai)
+    second = Shape(models.anthropic_list, lambda name, _: models.anthropic_one(name), anthropic)
+    third = Shape(models.gemini_list, lambda name, _: models.gemini_one(name), gemini)
+
+    async def common(edge: Edge, call: Call) -> None:
+        _serve(edge, call, second if models.wants_anthropic(call.arrival.headers) else first)
+
+    async def google(edge: Edge, call: Call) -> None:
+        _serve(edge, call, third)
+
+    return [
+        Route("/v1/models", {"GET": common, "HEAD": common}),
+        Route("/v1/models/{id}", {"GET": common, "HEAD": common, "DELETE": not_implemented}),
+        Route("/v1beta/models", {"GET": google, "HEAD": google}),
+        Route("/v1beta/models/{id}", {"GET": google, "HEAD": google}),
+    ]
+
+
+def _serve(edge: Edge, call: Call, shape: Shape) -> None:
+    visit, snapshot = call.visit, edge.house.snapshot
+    reply = call.arrival.reply
+    error: ProxyError | None = None
+    try:
+        token = edge.keys.caller(snapshot, visit.path, call.query, call.arrival.headers)
+        visit = call.by(token)
+        keys.admit(token, visit.client_ip, edge.house.clock.wall(), drained=True)
+        body = _one(edge, token, call.tail, shape) if call.tail else shape.every(snapshot.models_for(token))
+        reply.whole(200, (), body)
+    except ClientError as fault:
+        error = fault
+        reply.whole(error.status, (), shape.failure(error, visit.request_id))
+    edge.note(visit, error)
+
+
+def _one(edge: Edge, token: Token, name: str, shape: Shape) -> bytes:
+    """One model, also where only a pattern lets it in. Raises ClientError 404."""
+    snapshot = edge.house.snapshot
+    owner = dict(snapshot.models_for(token)).get(name)
+    if owner is None:
+        if not token.may_use(name) or not snapshot.tiers(token.group, name):
+            raise models.missing(name)
+        owner = UNLISTED
+    return shape.one(name, owner)

@@ -1,0 +1,119 @@
+"""The relay's routes: each surface on its path. Key, address, body; then the exchange has it.
+
+Knows which paths there are; must not know formats. Sources: relay-and-billing §1.2, §2, §9.3, reliability §5.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from aiohttp.web_protocol import RequestPayloadError
+
+from newapi_proxy import metrics
+from newapi_proxy.errors import ClientError, OurError, ProxyError
+from newapi_proxy.relay import exchange
+from newapi_proxy.surfaces import SURFACES
+from newapi_proxy.surfaces.base import Surface
+from newapi_proxy.web import body, keys
+from newapi_proxy.web.app import BUDGET, Action, Call, Edge, not_implemented
+from newapi_proxy.web.router import Route
+
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+PATH: Final = ":path"  # under this name a surface finds what its route's braces stood for; no client can send it
+NOT_IMPLEMENTED: Final[Mapping[str, tuple[str, ...]]] = {
+    "/v1/audio/speech": ("POST",),
+    "/v1/audio/transcriptions": ("POST",),
+    "/v1/audio/translations": ("POST",),
+    "/v1/completions": ("POST",),
+    "/v1/edits": ("POST",),
+    "/v1/embeddings": ("POST",),
+    "/v1/engines/{model}/embeddings": ("POST",),
+    "/v1/files": ("GET", "POST"),
+    "/v1/files/{id}": ("GET", "DELETE"),
+    "/v1/fine-tunes": ("GET", "POST"),
+    "/v1/fine-tunes/{id}": ("GET", "POST"),
+    "/v1/fine_tuning/jobs": ("GET", "POST"),
+    "/v1/fine_tuning/jobs/{id}": ("GET", "POST"),
+    "/v1/images/edits": ("POST",),
+    "/v1/images/generations": ("POST",),
+    "/v1/images/variations": ("POST",),
+    "/v1/moderations": ("POST",),
+    "/v1/rerank": ("POST",),
+    "/v1/responses": ("POST",),
+}
+
+
+def routes() -> list[Route[Action]]:
+    """Every surface on its path, and what New API knows beyond them and answers with 501."""
+    found = [Route(pattern, {"POST": _relay(surface)}) for pattern, surface in SURFACES.items()]
+    known = {route.pattern for route in found}
+    for pattern, methods in NOT_IMPLEMENTED.items():
+        if pattern not in known:
+            found.append(Route(pattern, dict.fromkeys(methods, not_implemented)))
+    return found
+
+
+def _relay(surface: Surface) -> Action:
+    """The route's action: whatever is wrong before the exchange is told in the surface's own format."""
+
+    async def relay(edge: Edge, call: Call) -> None:
+        house, arrival, visit = edge.house, call.arrival, call.visit
+        metrics.inflight(1)
+        try:
+            token = edge.keys.caller(house.snapshot, visit.path, call.query, arrival.headers)
+            visit = call.by(token)
+            keys.admit(token, visit.client_ip, house.clock.wall())
+            data = await _body(edge, call)
+            held = len(data)
+            edge.held += held
+            try:
+                headers: Mapping[str, str] = arrival.headers
+                if call.tail:
+                    headers = {**{name.lower(): value for name, value in headers.items()}, PATH: call.tail}
+                await exchange.chat(house, visit, surface, data, headers, arrival.reply)
+            finally:
+                edge.held -= held
+        except ProxyError as error:
+            exchange.reject(house, visit, surface, arrival.reply, error)
+        except ConnectionError:
+            edge.gone(visit)
+        except Exception as error:
+            edge.failed(call, error, surface.failure)
+        finally:
+            metrics.inflight(-1)
+
+    return relay
+
+
+async def _body(edge: Edge, call: Call) -> bytes:
+    """The body, inflated. Raises ClientError, OurError where memory is short, ConnectionError when the client left."""
+    arrival, limit = call.arrival, edge.house.snapshot.config.relay.max_body
+    headers, payload = arrival.headers, arrival.payload
+    gzipped = "Content-Encoding" in headers and body.coding(headers)
+    size = body.declared(headers, limit)
+    if edge.held + size > max(BUDGET, limit):
+        raise OurError(
+            "Too many large requests are being served: try again.", status=503, code="overloaded", retry_after=1.0
+        )
+    if "Expect" in headers:
+        _expected(call)
+    try:
+        data = await body.whole(payload, limit)
+    except RequestPayloadError:
+        raise ClientError("The request body is broken.", code="invalid_body") from None
+    except RuntimeError:  # aiohttp's stream on a connection that has gone
+        if arrival.reply.departed:
+            raise ConnectionResetError("the client has gone") from None
+        raise
+    return await body.inflated(data, limit) if gzipped else data
+
+
+def _expected(call: Call) -> None:
+    """`Expect: 100-continue`: the client waits for leave to send its body (C4)."""
+    arrival = call.arrival
+    if arrival.headers["Expect"].strip().lower() != "100-continue":
+        raise ClientError("Only Expect: 100-continue can be met.", status=417, code="expectation_failed")
+    transport = arrival.connection.transport
+    if transport is not None and not arrival.reply.http10 and not arrival.payload.is_eof():
+        transport.write(CONTINUE)
