@@ -1,0 +1,113 @@
+"""A new configuration while the daemon runs: read beside the loop, built completely, swapped in one assignment.
+
+A fault changes nothing: one line each, and the metric. Requests keep the snapshot they began with. Sources: interfaces
+§3, reliability §2.1, demand C1.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from newapi_proxy import log, metrics
+from newapi_proxy.config import load
+from newapi_proxy.config.model import Config
+from newapi_proxy.relay.house import House
+from newapi_proxy.secret import Secret
+from newapi_proxy.snapshot import FIXED, Snapshot
+
+Build = Callable[[load.Loaded], Awaitable[Snapshot]]
+THRESHOLDS: Final = (50_000, 20, 100)  # collections of a heap that is mostly frozen may be rare
+WHOLE_EVERY: Final = 8  # reloads under load between two looks at the whole heap: so many snapshots may wait for one
+
+
+class Reloader:
+    """Turns a file into the house's snapshot. `build` joins a configuration with the database."""
+
+    def __init__(self, path: Path, house: House, build: Build) -> None:
+        self._path = path
+        self._house = house
+        self._build = build
+        self.count = 0
+
+    async def reload(self) -> bool:
+        """One reload; whether it took. Never raises for what a file may hold."""
+        loaded = await asyncio.get_running_loop().run_in_executor(None, load.read, self._path, dict(os.environ))
+        before = self._house.snapshot.config
+        if loaded.config is None:
+            for fault in loaded.faults:
+                log.logger().error("config_fault", fault=str(fault))
+            return self._kept("the configuration has faults")
+        changed = [name for name in FIXED if getattr(loaded.config, name) != getattr(before, name)]
+        if changed:
+            for name in changed:
+                log.logger().error("reload_refused", key=name, reason=f"`{name}` needs a restart")
+            return self._kept("what needs a restart has changed")
+        hide(loaded.config)
+        self._house.snapshot = await self._build(loaded)
+        self.count += 1
+        adopt(loaded, self._house)
+        settle_memory(whole=not self._house.watches or self.count % WHOLE_EVERY == 0)
+        return True
+
+    def _kept(self, reason: str) -> bool:
+        metrics.reload(False, self._house.clock.wall())
+        log.logger().error("config_kept", reason=reason)
+        return False
+
+
+def adopt(loaded: load.Loaded, house: House) -> None:
+    """What follows from a configuration that is in use now: log level, metrics, one line and its warnings."""
+    config = house.snapshot.config
+    log.setup(config.log.level, config.log.format)
+    metrics.forget_channels(channel.name for channel in house.snapshot.channels)
+    metrics.reload(True, house.clock.wall())
+    for warning in loaded.warnings:
+        log.logger().warning("config_warning", warning=str(warning))
+    log.logger().info(
+        "config_loaded",
+        files=[str(file) for file in loaded.files],
+        channels=len(house.snapshot.channels),
+        tokens=len(house.snapshot.tokens),
+        warnings=len(loaded.warnings),
+    )
+
+
+def settle_memory(*, whole: bool) -> None:
+    """Takes what is here to stay out of the collector's sight.
+
+    `whole` looks at everything once more before, tens of milliseconds: the last snapshot holds on to itself by its
+    memoised look-ups, so frozen as it is it would stay for ever.
+    """
+    if whole:
+        gc.unfreeze()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*THRESHOLDS)
+
+
+def hide(config: Config) -> None:
+    """Registers every secret of the configuration for redaction."""
+    log.secrets.register(_secrets(config))
+
+
+def _secrets(value: Any) -> list[str]:
+    found: list[str] = []
+    stack = [value]
+    while stack:
+        one = stack.pop()
+        if isinstance(one, Secret):
+            found.append(one.reveal())
+        elif isinstance(one, msgspec.Struct):
+            stack.extend(getattr(one, name) for name in one.__struct_fields__)
+        elif isinstance(one, Mapping):
+            stack.extend(one.values())
+        elif isinstance(one, (tuple, list)):
+            stack.extend(one)
+    return found

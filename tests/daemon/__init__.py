@@ -1,0 +1,1 @@
+"""The process itself, as people run it."""
