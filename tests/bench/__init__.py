@@ -1,0 +1,1 @@
+"""What the daemon costs, against the barest aiohttp proxy, in one run."""

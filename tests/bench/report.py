@@ -1,0 +1,62 @@
+"""From the rounds' numbers to medians, ratios and a table."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Rounds = Mapping[str, Mapping[str, Sequence[float]]]  # subject → measure → one number a round
+
+LOWER_IS_BETTER = ("CPU", "KiB", "RSS", "p50", "p99")
+
+
+def added(rounds: dict[str, dict[str, list[float]]]) -> None:
+    """Turns each proxy's p50 and p99 into what it adds to the direct way of the same round; the direct way stays."""
+    direct = rounds.get("direct", {})
+    for name, measures in rounds.items():
+        for measure in ("p50 us", "p99 us"):
+            if name != "direct" and measure in measures and measure in direct:
+                pairs = zip(measures.pop(measure), direct[measure], strict=True)
+                measures[f"added {measure}"] = [mine - plain for mine, plain in pairs]
+
+
+def result(rounds: Rounds) -> list[dict[str, Any]]:
+    """One row a measure: medians of both, the median of the rounds' ratios, and their spread."""
+    rows = []
+    for measure, mine in rounds.get("daemon", {}).items():
+        bare = rounds.get("bare", {}).get(measure, ())
+        row: dict[str, Any] = {"measure": measure, "daemon": statistics.median(mine), "bare": None, "ratio": None}
+        if bare:
+            ratios = [one / other for one, other in zip(mine, bare, strict=True) if other]
+            row |= {
+                "bare": statistics.median(bare),
+                "ratio": statistics.median(ratios) if ratios else None,
+                "spread": [min(ratios), max(ratios)] if ratios else None,
+            }
+        rows.append(row)
+    return rows
+
+
+def table(rows: Sequence[Mapping[str, Any]], direct: Mapping[str, Sequence[float]]) -> str:
+    """The rows as aligned text."""
+    lines = [("", "daemon", "bare aiohttp", "daemon/bare", "spread over rounds")]
+    for row in rows:
+        spread = "{:.2f} - {:.2f}".format(*row["spread"]) if row.get("spread") else ""
+        ratio = f"{row['ratio']:.2f}" if row["ratio"] is not None else ""
+        lines.append((row["measure"], _number(row["daemon"]), _number(row["bare"]), ratio, spread))
+    for measure, numbers in direct.items():
+        lines.append((f"(direct {measure})", "", _number(statistics.median(numbers)), "", ""))
+    widths = [max(len(line[column]) for line in lines) for column in range(5)]
+    return "\n".join(_aligned(line, widths) for line in lines)
+
+
+def _aligned(line: Sequence[str], widths: Sequence[int]) -> str:
+    cells = [line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))]
+    return "  ".join(cells)
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"

@@ -1,0 +1,210 @@
+"""The independent checker: what a run left behind, added up. Plain sqlite3 and the standard library, no project code.
+
+    python -m tests.reliability.oracle FOLDER
+
+The folder holds `run.json` (start balances, prices, secrets), `newapi.db`, the journals `upstream.jsonl` (provider)
+and `clients.jsonl` (load), `settled.jsonl` (what was settled at the last kill) and the daemon's `log.jsonl`.
+The rules:
+
+O1  balances and ledger entries add up, for every token, to the unit
+O2  what a client saw complete is settled once, at exactly the price of upstream's usage; nothing else is charged more
+    than what was asked of upstream can cost; what failed or was refused costs nothing
+O3  nothing stays held, no balance is below zero, nothing changes after it was settled
+O4  the usage a client saw is upstream's and the ledger's
+O5  no request makes more attempts than allowed, none with one channel and key twice
+O6  no secret stands in the log, the database or an answer
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+Row = dict[str, Any]
+
+
+@dataclass
+class Run:
+    """Everything a run left behind."""
+
+    meta: Row
+    ledger: dict[str, Row]
+    tokens: dict[int, Row]
+    logs: dict[str, list[Row]]
+    upstream: dict[str, list[Row]]
+    clients: dict[str, Row]
+    settled: list[Row]
+    texts: dict[str, bytes] = field(default_factory=dict)
+
+
+def read(folder: Path) -> Run:
+    """Loads a run's folder."""
+    with closing(sqlite3.connect(folder / "newapi.db")) as conn:
+        conn.row_factory = sqlite3.Row
+        ledger = {row["request_id"]: dict(row) for row in conn.execute("SELECT * FROM ledger")}
+        tokens = {row["id"]: dict(row) for row in conn.execute("SELECT * FROM tokens")}
+        logs = _grouped((dict(row) for row in conn.execute("SELECT * FROM logs WHERE type = 2")), "request_id")
+    files = [*folder.glob("newapi.db*"), *folder.glob("log*.jsonl"), *folder.glob("stderr*")]
+    return Run(
+        meta=json.loads((folder / "run.json").read_text()),
+        ledger=ledger,
+        tokens=tokens,
+        logs=logs,
+        upstream=_grouped(_lines(folder / "upstream.jsonl"), "id"),
+        clients={row["id"]: row for row in _lines(folder / "clients.jsonl")},
+        settled=list(_lines(folder / "settled.jsonl")),
+        texts={path.name: path.read_bytes() for path in files},
+    )
+
+
+def check(run: Run) -> list[str]:
+    """Every violation of a rule, in words; empty when all hold."""
+    rules = (_sums, _complete, _charges, _resolved, _usages, _attempts, _secrets)
+    return [fault for rule in rules for fault in rule(run)]
+
+
+def _sums(run: Run) -> Iterator[str]:
+    held: Counter[int] = Counter()
+    charged: Counter[int] = Counter()
+    logged: Counter[int] = Counter()
+    for row in run.ledger.values():
+        if row["state"] == "held":
+            held[row["token_id"]] += row["held"]
+        elif row["state"] == "settled":
+            charged[row["token_id"]] += row["charged"]
+        elif row["charged"]:
+            yield f"O1 {row['request_id']} is {row['state']} and charged {row['charged']}"
+    for rows in run.logs.values():
+        for row in rows:
+            logged[row["token_id"]] += row["quota"]
+    for id, token in run.tokens.items():
+        start = run.meta["tokens"].get(token["name"])
+        if start is not None and token["remain_quota"] + held[id] + charged[id] != start:
+            parts = f"{token['remain_quota']} + held {held[id]} + charged {charged[id]}"
+            yield f"O1 {token['name']}: {start} is not {parts}"
+        if token["used_quota"] != charged[id]:
+            yield f"O1 {token['name']}: used {token['used_quota']} is not charged {charged[id]}"
+        if logged[id] != charged[id]:
+            yield f"O1 {token['name']}: logs say {logged[id]}, the ledger {charged[id]}"
+
+
+def _complete(run: Run) -> Iterator[str]:
+    for id, client in run.clients.items():
+        if not client["complete"]:
+            continue
+        row = run.ledger.get(id)
+        if row is None or row["state"] != "settled":
+            yield f"O2 {id} was seen complete and is {row and row['state']} in the ledger"
+        elif row["charged"] + row["shortfall"] != (price := _price(run, client["plan"])):
+            yield f"O2 {id} cost {row['charged']} + {row['shortfall']} short, by the price {price}"
+        if id not in run.upstream:
+            yield f"O2 {id} was answered without upstream"
+
+
+def _charges(run: Run) -> Iterator[str]:
+    for id, row in run.ledger.items():
+        client = run.clients.get(id)
+        if row["state"] != "settled" or not row["charged"]:
+            continue
+        if id not in run.upstream:
+            yield f"O2 {id} is charged {row['charged']} and never reached upstream"
+        if client is None:
+            yield f"O2 {id} is charged and no client sent it"
+        elif client["status"] not in (0, 200):
+            yield f"O2 {id} is charged {row['charged']} and the client got {client['status']}"
+        elif not client["complete"] and not 0 <= row["charged"] <= _most(run, client["plan"]):
+            yield f"O2 {id} was not complete and is charged {row['charged']}"
+
+
+def _price(run: Run, plan: Row) -> int:
+    per_input, per_output, per_call = run.meta["units"]
+    return int(per_call or plan["prompt"] * per_input + plan["completion"] * per_output)
+
+
+def _most(run: Run, plan: Row) -> int:
+    """What upstream said it was, or more where it is counted here: a byte of prompt or answer is at most a token."""
+    per_input, per_output, per_call = run.meta["units"]
+    counted = (plan["bytes"] + 16) * per_input + (plan["pieces"] * 16 + 16) * per_output
+    return max(_price(run, plan), per_call or counted)
+
+
+def _resolved(run: Run) -> Iterator[str]:
+    for row in run.ledger.values():
+        if row["state"] not in ("settled", "voided"):
+            yield f"O3 {row['request_id']} is still {row['state']}"
+    for token in run.tokens.values():
+        if token["remain_quota"] < 0 and token["name"] in run.meta["tokens"]:
+            yield f"O3 {token['name']} has {token['remain_quota']}"
+    for old in run.settled:
+        new = run.ledger.get(old["request_id"])
+        if new is None or (new["state"], new["charged"]) != (old["state"], old["charged"]):
+            now = new and (new["state"], new["charged"])
+            yield f"O3 {old['request_id']} was {old['state']} {old['charged']} and is {now}"
+
+
+def _usages(run: Run) -> Iterator[str]:
+    for id, client in run.clients.items():
+        if not client["complete"] or not client["usage"]:
+            continue
+        plan, rows = client["plan"], run.logs.get(id, [])
+        seen = (client["usage"].get("prompt_tokens"), client["usage"].get("completion_tokens"))
+        if seen != (plan["prompt"], plan["completion"]):
+            yield f"O4 {id}: the client saw {seen}, upstream said {plan['prompt']}, {plan['completion']}"
+        if [(row["prompt_tokens"], row["completion_tokens"]) for row in rows] != [seen]:
+            yield f"O4 {id}: the log table has {rows}"
+
+
+def _attempts(run: Run) -> Iterator[str]:
+    for id, calls in run.upstream.items():
+        if len(calls) > run.meta["max_attempts"]:
+            yield f"O5 {id} made {len(calls)} attempts"
+        if len({(call["channel"], call["key"]) for call in calls}) != len(calls):
+            yield f"O5 {id} used a channel and key twice"
+
+
+def _secrets(run: Run) -> Iterator[str]:
+    for name, text in run.texts.items():
+        for secret in run.meta["secrets"]:
+            if secret.encode() in text:
+                yield f"O6 {secret} stands in {name}"
+    for id, client in run.clients.items():
+        if client["leak"]:
+            yield f"O6 {id}: a secret in the answer"
+    for id, calls in run.upstream.items():
+        if any(call["leak"] for call in calls):
+            yield f"O6 {id}: the client's key went upstream"
+
+
+def _grouped(rows: Iterator[Row], key: str) -> dict[str, list[Row]]:
+    found: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        found[row[key]].append(row)
+    return dict(found)
+
+
+def _lines(path: Path) -> Iterator[Row]:
+    if path.exists():
+        with path.open() as lines:
+            yield from (json.loads(line) for line in lines)
+
+
+def main() -> int:
+    """Prints what is wrong in a folder."""
+    run = read(Path(sys.argv[1]))
+    faults = check(run)
+    print("\n".join(faults))
+    complete = sum(1 for client in run.clients.values() if client["complete"])
+    states = Counter(row["state"] for row in run.ledger.values())
+    print(f"{len(run.clients)} requests, {complete} complete; ledger {dict(states)}; {len(faults)} faults")
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+"""The promises about money and requests, at sizes that fit a test run; the full sizes are marked `soak`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.reliability import departures, kills, race, reloads, storm
+
+SEED = 20_241
+
+
+async def test_storm(tmp_path: Path) -> None:
+    """After mixed load with faults and departures, every account adds up (O1 to O6)."""
+    faults, summary = await storm.run(tmp_path, SEED, rate=150, seconds=4)
+    assert not faults, summary
+
+
+async def test_kills(tmp_path: Path) -> None:
+    """Killed at random moments and started again, the daemon loses no charge and makes none twice (RF1)."""
+    faults, summary = await kills.run(tmp_path, SEED, kills=5, rate=100)
+    assert not faults, summary
+
+
+async def test_race(tmp_path: Path) -> None:
+    """Of 500 parallel calls on a balance for 50, exactly 50 are served (RF3)."""
+    faults, summary = await race.run(tmp_path, SEED, calls=500)
+    assert not faults, summary
+
+
+async def test_reloads(tmp_path: Path) -> None:
+    """No request fails or sees two configurations while the file is good, changed and broken in turn (RF5)."""
+    faults, summary = await reloads.run(tmp_path, SEED, reloads=300, rate=100, growth=16.0)
+    assert not faults, summary
+
+
+async def test_departures(tmp_path: Path) -> None:
+    """When a client leaves a stream, upstream's connection is closed within a second (RF17)."""
+    faults, summary = await departures.run(tmp_path, SEED, clients=100, within=1.0)
+    assert not faults, summary
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(20))
+async def test_kills_at_length(tmp_path: Path, seed: int) -> None:
+    """RF1 in full: a thousand kills."""
+    faults, summary = await kills.run(tmp_path, seed, kills=50, rate=200)
+    assert not faults, summary
+
+
+@pytest.mark.soak
+async def test_reloads_at_length(tmp_path: Path) -> None:
+    """RF5 in full: ten thousand reloads."""
+    faults, summary = await reloads.run(tmp_path, SEED, reloads=10_000, rate=500, growth=1.0)
+    assert not faults, summary
