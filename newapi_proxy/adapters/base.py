@@ -161,11 +161,13 @@ class Adapter(msgspec.Struct, frozen=True, kw_only=True):
 
 def speaks(adapter: Adapter, dialect: str, model: str) -> Dialect | None:
     """The dialect to use for this client's dialect and upstream model: its own where the provider has it."""
-    fitting = [one for one in adapter.chat if one.serves(model)]
-    for one in fitting:
-        if one.dialect == dialect:
-            return one
-    return fitting[0] if fitting else None
+    first: Dialect | None = None
+    for one in adapter.chat:
+        if one.serves(model):
+            if one.dialect == dialect:
+                return one
+            first = first or one
+    return first
 
 
 def join(base_url: str, path: str) -> str:

@@ -67,6 +67,16 @@ def counted(value: Any) -> int | None:
 
 def clamped(usage: Usage) -> Usage:
     """The record with parts that fit their wholes: no part above prompt or completion, so no price term is negative."""
+    if not (
+        usage.cache_read
+        or usage.cache_write
+        or usage.cache_write_1h
+        or usage.audio_in
+        or usage.image_in
+        or usage.audio_out
+        or usage.image_out
+    ):
+        return usage
     read = min(usage.cache_read, usage.prompt)
     write = min(usage.cache_write, usage.prompt - read)
     hour = min(usage.cache_write_1h, usage.prompt - read - write)

@@ -13,6 +13,7 @@ import msgspec
 
 from newapi_proxy.adapters.base import Dialect, Outgoing, Target, speaks
 from newapi_proxy.errors import Unsupported, UpstreamFailure
+from newapi_proxy.config.model import Override
 from newapi_proxy.ir.ask import Ask
 from newapi_proxy.ir.events import Event
 from newapi_proxy.ports import Client, Incoming, Interrupt
@@ -25,6 +26,7 @@ from newapi_proxy.wire import tree
 
 ERROR_BODY: Final = 1 << 20  # bytes of an upstream's error that are read
 NO_KEY: Final = Secret("")
+PLAIN: Final = Override()  # nothing to override
 
 
 class Prepared(msgspec.Struct, frozen=True):
@@ -84,19 +86,22 @@ def _finished(outgoing: Outgoing, channel: Channel) -> Outgoing:
     body = outgoing.body
     if isinstance(body, dict):
         rules = channel.override
-        for path, value in rules.default.items():
-            body = tree.default(body, path, value)
-        for path, value in rules.set.items():
-            body = tree.put(body, path, value)
-        for path in rules.remove:
-            body = tree.remove(body, path)
+        if rules != PLAIN:
+            for path, value in rules.default.items():
+                body = tree.default(body, path, value)
+            for path, value in rules.set.items():
+                body = tree.put(body, path, value)
+            for path in rules.remove:
+                body = tree.remove(body, path)
         body = tree.encode(body)
     headers: Mapping[str, str] = outgoing.headers
     if channel.headers:
         replaced = {name.lower() for name in channel.headers}
         headers = {name: value for name, value in headers.items() if name.lower() not in replaced}
         headers = {**headers, **channel.headers}
-    return msgspec.structs.replace(outgoing, body=body, headers=headers)
+    return Outgoing(
+        url=outgoing.url, body=body, headers=headers, method=outgoing.method, dropped=outgoing.dropped
+    )
 
 
 async def open_answer(client: Client, prepared: Prepared, interrupt: Interrupt, *, connect_timeout: float) -> Incoming:

@@ -120,14 +120,20 @@ class Plan:
         ]
 
     def _from(self, tier: int) -> Candidate | None:
+        channels = self._tiers[tier]
+        if len(channels) == 1 and len(channels[0].keys) < 2:  # the usual small installation: no turns to keep
+            return self._take(channels[0], 0, tier) if self._keys(channels[0]) else None
         open_keys = {channel.name: keys for channel in self._tiers[tier] if (keys := self._keys(channel))}
         channels = [channel for channel in self._tiers[tier] if channel.name in open_keys]
         if not channels:
             return None
         fresh = [channel for channel in channels if (channel.name, -1) not in self._tried]
         channel = self._turns.pick(fresh or channels)
-        key = self._turns.key(channel, open_keys[channel.name])
-        self._tried.update({(channel.name, key), (channel.name, -1)})
+        return self._take(channel, self._turns.key(channel, open_keys[channel.name]), tier)
+
+    def _take(self, channel: Channel, key: int, tier: int) -> Candidate:
+        self._tried.add((channel.name, key))
+        self._tried.add((channel.name, -1))
         self._last = Candidate(channel, key, tier)
         self._picks += 1
         return self._last

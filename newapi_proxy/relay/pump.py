@@ -68,7 +68,6 @@ class Watch:
         self.departed = False
         self._timer: asyncio.TimerHandle | None = None
         sink.watch(self._gone)
-        self._arm(now)
 
     def attempt(self, first_token: float | None) -> Interrupt:
         """A new attempt begins; `first_token` seconds from now it is abandoned unless content has come."""
@@ -112,18 +111,18 @@ class Watch:
 
     def _arm(self, now: float) -> None:
         next_at = self._total_at
-        if self._first_at is not None:
-            next_at = min(next_at, self._first_at)
-        if self._streaming:
-            next_at = min(next_at, self._heard_at + self._silence)
-        if self._keepalive:
-            next_at = min(next_at, self._sent_at + self._every)
-        next_at = max(next_at, now + 0.001)
-        if self._timer is not None:
-            if self._timer.when() <= next_at and not self._timer.cancelled():
+        if self._first_at is not None and self._first_at < next_at:
+            next_at = self._first_at
+        if self._streaming and self._heard_at + self._silence < next_at:
+            next_at = self._heard_at + self._silence
+        if self._keepalive and self._sent_at + self._every < next_at:
+            next_at = self._sent_at + self._every
+        timer = self._timer
+        if timer is not None:
+            if timer.when() <= next_at:
                 return  # it wakes early, finds nothing due and moves itself
-            self._timer.cancel()
-        self._timer = self._loop.call_at(next_at, self._tick)
+            timer.cancel()
+        self._timer = self._loop.call_at(max(next_at, now + 0.001), self._tick)
 
     def _tick(self) -> None:
         now = self._loop.time()

@@ -6,7 +6,7 @@ relay-and-billing §1.1, §9.2, interfaces §4.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Final
 
 import msgspec
@@ -46,7 +46,10 @@ Failure = Callable[[ProxyError, str], bytes]
 class Edge:
     """What all connections share. `draining` is set once, by the daemon; `held` are bytes of bodies in memory."""
 
-    def __init__(self, house: House, routes: Iterable[Route[Action]], failure: Failure) -> None:
+    def __init__(
+        self, house: House, routes: Iterable[Route[Action]], failure: Failure, own: Mapping[str, Failure] | None = None
+    ) -> None:
+        """`own`: the error bodies of patterns that have another format than `failure`'s."""
         self.house = house
         self.ids = inbound.Ids()
         self.keys = keys.Keys()
@@ -54,6 +57,7 @@ class Edge:
         self.held = 0
         self._router = Router(routes)
         self._failure = failure
+        self._own = own or {}
 
     async def handle(self, arrival: Arrival) -> Sent:
         """Serves one request; whatever happens, the client gets an answer or a broken connection, and we a line."""
@@ -98,12 +102,15 @@ class Edge:
         if not reply.started:
             reply.keep_alive = False
             fault = OurError("Internal error.", code="internal_error")
-            reply.whole(500, (), (failure or self._failure)(fault, call.visit.request_id))
+            reply.whole(500, (), (failure or self._voice(call))(fault, call.visit.request_id))
 
     def refuse(self, call: Call, error: ProxyError, *, headers: Iterable[tuple[str, str]] = ()) -> None:
-        """An error of a route that is no relay route, in OpenAI's envelope, with its line."""
-        call.arrival.reply.whole(error.status, tuple(headers), self._failure(error, call.visit.request_id))
+        """An error outside the relay, in the route's format, with its line."""
+        call.arrival.reply.whole(error.status, tuple(headers), self._voice(call)(error, call.visit.request_id))
         self.note(call.visit, error)
+
+    def _voice(self, call: Call) -> Failure:
+        return self._own.get(call.visit.route, self._failure)
 
     def note(self, visit: Visit, error: ProxyError | None = None, *, status: int = 200) -> None:
         """The line and the count of a request that was served outside the relay."""

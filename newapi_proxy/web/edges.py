@@ -18,7 +18,8 @@ def relay_edge(house: House) -> Edge:
     """Every public route."""
     openai = _failure(_OPENAI)
     models = models_routes.routes(openai, _failure(_ANTHROPIC), _failure(_GEMINI))
-    return Edge(house, [*relay_routes.routes(), *models, *ops_routes.routes()], openai)
+    own = {pattern: surface.failure for pattern, surface in SURFACES.items()}
+    return Edge(house, [*relay_routes.routes(), *models, *ops_routes.routes()], openai, own)
 
 
 def metrics_edge(house: House) -> Edge:

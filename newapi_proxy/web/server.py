@@ -17,6 +17,7 @@ from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import StreamReader
+from aiohttp.web_protocol import RequestPayloadError
 from multidict import CIMultiDictProxy
 
 from newapi_proxy.web.sink import Reply
@@ -87,10 +88,11 @@ class Arrival:
             complete=payload.is_eof,
         )
         self.connection.reply = self.reply
+        self.connection.payload = payload
 
     def _finish(self) -> None:
         """aiohttp: the handler is done."""
-        self.connection.reply = None
+        self.connection.reply = self.connection.payload = None
 
     def _cancel(self, error: BaseException) -> None:
         """aiohttp: the connection broke; whoever reads the body learns it."""
@@ -139,7 +141,7 @@ class Server(web.Server):
 class Inlet(web.RequestHandler):
     """The protocol of one connection. `peer` is the address as the socket has it, "" for a unix socket."""
 
-    __slots__ = ("_head_timer", "_server", "_stall_left", "_stall_timer", "_stream", "peer", "reply")
+    __slots__ = ("_head_timer", "_server", "_stall_left", "_stall_timer", "_stream", "payload", "peer", "reply")
 
     def __init__(self, server: Server, *, loop: asyncio.AbstractEventLoop, **named: Any) -> None:
         super().__init__(server, loop=loop, **named)
@@ -150,6 +152,7 @@ class Inlet(web.RequestHandler):
         self._stream: asyncio.Transport | None = None  # `transport` is forgotten when closing begins, this one is not
         self.peer = ""
         self.reply: Reply | None = None
+        self.payload: StreamReader | None = None  # of the request that `reply` answers
 
     @property
     def retiring(self) -> bool:
@@ -177,12 +180,20 @@ class Inlet(web.RequestHandler):
     def data_received(self, data: bytes) -> None:
         """Bytes of a request. A head that is not complete with them has its deadline from now on."""
         super().data_received(data)
+        if self._messages and not isinstance(self._messages[-1][0], RawRequestMessage):
+            self._garbled()
         if self._messages or self._request_in_progress:
             if self._head_timer is not None:
                 self._head_timer.cancel()
                 self._head_timer = None
         elif self._head_timer is None and not self._force_close:
             self._head_timer = self._loop.call_later(HEAD_SECONDS, self._head_late)
+
+    def _garbled(self) -> None:
+        """What came is no HTTP: aiohttp answers that in its turn, but a body it stands in would be waited for."""
+        payload = self._messages[-2][1] if len(self._messages) > 1 else self.payload
+        if payload is not None and not payload.is_eof() and payload.exception() is None:
+            payload.set_exception(RequestPayloadError("the body's framing is broken"))
 
     def _head_late(self) -> None:
         self._head_timer = None
