@@ -167,10 +167,10 @@ class Verbatim:
         """See Pipe."""
         if self._template is None or not self._whole:
             return self._read(data)
-        same = self._template.same(data)
+        same, said = self._template.match(data)
         if not same:
             return self._read(data)
-        self.heard.tally.feed(self._template.text(data[:same]))
+        self.heard.tally.feed(said.decode("utf-8", "replace"))
         if same == len(data):
             return data
         return data[:same] + self._read(data[same:])
@@ -232,12 +232,14 @@ class Template:
     Text that needs a quote or a backslash breaks the pattern and is read as ever.
     """
 
-    __slots__ = ("_after", "_before", "_between")
+    __slots__ = ("_after", "_before", "_from", "_to")
 
     def __init__(self, before: bytes, after: bytes) -> None:
+        """`after` without the blank line."""
         self._before = before
         self._after = after
-        self._between = after + before
+        self._from = len(before)
+        self._to = -len(after)
 
     @classmethod
     def learnt(cls, frame: Frame, event: Event) -> Template | None:
@@ -248,22 +250,24 @@ class Template:
         if b"\\" in needle or raw.count(needle) != 1 or not raw.endswith(b"\n\n"):
             return None
         at = raw.index(needle)
-        return cls(raw[: at + 1], raw[at + len(needle) - 1 :])
+        return cls(raw[: at + 1], raw[at + len(needle) - 1 : -2])
 
-    def same(self, data: bytes) -> int:
-        """How many of the first bytes are whole frames of this pattern; 0 where the first is not."""
-        if not data.startswith(self._before):
-            return 0
-        end = len(data) if data.endswith(self._after) else data.rfind(self._after) + len(self._after)
-        if end < len(self._before) + len(self._after):
-            return 0
-        said = b"".join(data[len(self._before) : end - len(self._after)].split(self._between))
-        return 0 if b'"' in said or b"\\" in said or b"\n" in said or b"\r" in said else end
-
-    def text(self, data: bytes) -> str:
-        """The text of whole frames of this pattern."""
-        inner = data[len(self._before) : len(data) - len(self._after)]
-        return b"".join(inner.split(self._between)).decode("utf-8", "replace")
+    def match(self, data: bytes) -> tuple[int, bytes]:
+        """How many of the first bytes are whole frames of this pattern, and their text; 0 where the first is not."""
+        texts: list[bytes] = []
+        size = 0
+        for piece in data.split(b"\n\n"):
+            if not piece.startswith(self._before) or not piece.endswith(self._after):
+                break
+            texts.append(piece[self._from : self._to])
+            size += len(piece) + 2
+        if size > len(data):  # the last one's blank line has not come
+            size -= len(texts[-1]) + self._from - self._to + 2
+            texts.pop()
+        said = texts[0] if len(texts) == 1 else b"".join(texts)
+        if b'"' in said or b"\\" in said or b"\n" in said or b"\r" in said:
+            return 0, b""
+        return size, said
 
 
 class Retold:

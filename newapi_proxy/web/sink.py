@@ -36,6 +36,7 @@ _OURS: Final = frozenset(
         "x-request-id",
     }
 )
+LONGEST: Final = 4096  # of a header's value: some name what the request held, and clients and proxies bound theirs
 _LINES: Final = {one.value: b"HTTP/1.1 %d %b\r\n" % (one.value, one.phrase.encode()) for one in HTTPStatus}
 _COPIED_BELOW: Final = 65536  # larger pieces go to the transport as they are, beside their frame
 _date: list[int | bytes] = [0, b""]
@@ -178,7 +179,7 @@ class Reply:
             framing += b"Connection: keep-alive\r\n"
         request_id = self.request_id.encode()
         return b"%b%bX-Request-Id: %b\r\nX-Oneapi-Request-Id: %b\r\nDate: %b\r\n\r\n" % (
-            _given(status, tuple(headers), streamed),
+            _given(status, tuple([(name, value[:LONGEST]) for name, value in headers]), streamed),
             framing,
             request_id,
             request_id,

@@ -384,6 +384,16 @@ def test_odd_but_accepted(stage: Stage, on: Surface) -> None:
     assert sent(stage.url, on.request(many)).status == 200
 
 
+def test_names_of_fields_do_not_break_out(stage: Stage) -> None:
+    """The header that names dropped fields stays one line of bounded length, whatever the names are."""
+    names = ["a\r\nX-Evil: 1", "é,b", "\U0001f600", "x" * 70_000]
+    for more in (dict.fromkeys(names, 1), {f"k{number}": 1 for number in range(10_000)}):
+        answer = sent(stage.url, ANTHROPIC.request(ANTHROPIC.bytes(**more)))
+        assert answer.status == 200
+        assert "x-evil" not in answer.headers
+        assert 0 < len(answer.headers["x-dropped-params"]) <= 4096
+
+
 def test_no_such_place(stage: Stage) -> None:
     """Unknown paths are 404 in One API's words; a wrong method is 405 with the right ones."""
     for path in ("/", "/v1", "/v1/nothing", "/v1/chat", "/../etc/passwd", "/%00", "/v1/chat/completions/x"):

@@ -173,7 +173,8 @@ class Scripted:
                 self.close_connection = True
                 frame = data_frame(_chunk_tree({"content": "x" * 16000}))
                 piece = memoryview(b"%x\r\n%b\r\n" % (len(frame), frame))
-                self.connection.settimeout(1.0)
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
+                self.connection.settimeout(0.5)
                 while True:
                     try:
                         rest = piece
