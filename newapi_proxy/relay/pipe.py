@@ -165,8 +165,15 @@ class Verbatim:
 
     def feed(self, data: bytes) -> bytes:
         """See Pipe."""
-        if self._template is None or not self._whole:
+        if self._template is None:
             return self._read(data)
+        if not self._whole:
+            end = data.find(b"\n\n") + 2  # the frame that an earlier read began
+            if end < 2 or end == len(data):
+                return self._read(data)
+            first = self._read(data[:end])
+            over = self.heard.failure is not None or self.heard.ended
+            return first if over else first + self.feed(data[end:])
         same, said = self._template.match(data)
         if not same:
             return self._read(data)

@@ -26,6 +26,7 @@ class Say:
 
     `end`: "cut" breaks the connection before the stream's last frames, "error" sends the dialect's error there, "hold"
     sends nothing more and waits for the caller to leave, "flood" sends text without end. `held`: not even a head.
+    `withheld`: how many frames from the last are not sent then.
     """
 
     text: str = "Hello there."
@@ -40,6 +41,7 @@ class Say:
     headers: Mapping[str, str] = field(default_factory=dict)
     end: End = "ok"
     held: bool = False
+    withheld: int = 3
 
 
 @dataclass(kw_only=True, slots=True)
@@ -207,7 +209,7 @@ def whole(call: Seen, say: Say) -> dict[str, Any]:
 def stream(call: Seen, say: Say) -> Iterator[bytes]:
     """The frames of the streamed answer; without the last ones where it does not end well."""
     frames = list(_stream_anthropic(call, say) if call.anthropic else _stream_openai(call, say))
-    yield from frames[:-3] if say.end != "ok" else frames
+    yield from frames[: -say.withheld] if say.end != "ok" else frames
     if say.end == "error":
         yield (b"event: error\n" if call.anthropic else b"") + data_frame(_error(call, say))
 
