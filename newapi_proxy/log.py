@@ -274,4 +274,3 @@ class _Library(logging.Handler):
         except (TypeError, ValueError):
             fields["message"] = str(record.msg)
         getattr(logger(), level)("library", **fields)
-

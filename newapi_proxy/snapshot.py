@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from newapi_proxy.adapters import ADAPTERS
-from newapi_proxy.adapters.base import Adapter
+from newapi_proxy.adapters.base import UNOWNED, Adapter
 from newapi_proxy.billing.ledger import Account
 from newapi_proxy.billing.prices import PriceBook, book
 from newapi_proxy.config.model import Channel as ChannelConfig
@@ -116,12 +116,11 @@ class Snapshot:
         names: dict[str, str] = {}
         for channel in self.channels:
             if token.group in channel.groups:
-                for model in channel.models:
-                    if "*" not in model and token.may_use(model):
-                        names.setdefault(model, channel.adapter.owner)
+                own = (model for model in channel.models if "*" not in model and token.may_use(model))
+                names |= {model: channel.adapter.owner for model in own if model not in names}
         for model in token.models:
             if "*" not in model and self.tiers(token.group, model):
-                names.setdefault(model, "custom")
+                names.setdefault(model, UNOWNED)
         return tuple(names.items())
 
 

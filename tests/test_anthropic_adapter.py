@@ -817,7 +817,7 @@ def test_one_cut_anywhere_gives_the_same_bytes() -> None:
 
 def test_padded_data_and_pings() -> None:
     """T-ANTH-064: trailing blanks in data and pings anywhere mean nothing."""
-    padded = MIXED.replace(b"}\n\n", b"}      \n\nevent: ping\ndata: {\"type\": \"ping\"}\n\n")
+    padded = MIXED.replace(b"}\n\n", b'}      \n\nevent: ping\ndata: {"type": "ping"}\n\n')
     ended = padded.index(b'"message_stop"')
     assert events(padded[: padded.index(b"\n\n", ended) + 2]) == events(MIXED)
 
@@ -1088,11 +1088,15 @@ def test_mutated_streams_end_in_events_or_a_declared_error(data: st.DataObject) 
 
 _VALUE = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=4),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(
-        st.sampled_from(["type", "text", "id", "name", "input", "citations", "content", "error", "message", "usage"]),
-        inner | st.sampled_from(["text", "tool_use", "thinking", "error", "message"]),
-        max_size=4,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["type", "text", "id", "name", "input", "citations", "content", "error", "message", "usage"]
+            ),
+            inner | st.sampled_from(["text", "tool_use", "thinking", "error", "message"]),
+            max_size=4,
+        )
     ),
     max_leaves=10,
 )

@@ -255,11 +255,13 @@ _KINDS = ("text", "image", "document", "tool_use", "tool_result", "thinking", "c
 _CONTROLS = ("system", "tools", "tool_choice", "thinking", "metadata", "output_config", "mcp_servers", "messages")
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False) | st.text(max_size=6),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(
-        st.sampled_from(_NAMES),
-        inner | st.sampled_from(_KINDS),
-        max_size=4,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(_NAMES),
+            inner | st.sampled_from(_KINDS),
+            max_size=4,
+        )
     ),
     max_leaves=12,
 )

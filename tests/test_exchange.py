@@ -1,4 +1,4 @@
-"""The exchange against fake ports: what the client gets, what is charged, what is logged, for each way a request goes."""
+"""The exchange against fake ports: what the client gets, what is charged and logged, for each way a request goes."""
 
 from __future__ import annotations
 
@@ -46,7 +46,14 @@ def chunk(**delta: Any) -> bytes:
 
 def metered(prompt: int = 10, completion: int = 5) -> bytes:
     usage = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
-    body = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "up", "choices": [], "usage": usage}
+    body = {
+        "id": "chatcmpl-1",
+        "object": "chat.completion.chunk",
+        "created": 1,
+        "model": "up",
+        "choices": [],
+        "usage": usage,
+    }
     return b"data: " + orjson.dumps(body) + b"\n\n"
 
 
@@ -137,7 +144,13 @@ async def play(tmp_path: Path) -> AsyncIterator[Start]:
     """Starts a house: scripts in the order in which they are opened; channels a, b … of type openai."""
     opened: list[Database] = []
 
-    async def start(*scripts: Script, channels: int = 1, quota: int | None = None, channel: dict[str, Any] | None = None, **relay: Any) -> Play:
+    async def start(
+        *scripts: Script,
+        channels: int = 1,
+        quota: int | None = None,
+        channel: dict[str, Any] | None = None,
+        **relay: Any,
+    ) -> Play:
         config = Config(
             relay=Relay(**relay),
             prices={"m": Price(input=2, output=4)},
@@ -386,9 +399,7 @@ async def test_the_total_deadline_covers_all_attempts(play: Start) -> None:
 
 async def test_keepalives_start_with_the_request_and_do_not_fix_the_attempt(play: Start) -> None:
     """Comments go out while upstream is silent; another channel may still answer, errors then go in-band."""
-    stage = await play(
-        Script(HANG), Script(*STREAM), channels=2, keepalive=0.01, first_token_timeout=0.05
-    )
+    stage = await play(Script(HANG), Script(*STREAM), channels=2, keepalive=0.01, first_token_timeout=0.05)
     sink, row = await stage.ask(stream=True)
     assert sink.body.startswith(b": ")
     assert sink.body.count(b'"role"') == 1
@@ -469,7 +480,9 @@ async def test_concurrent_requests_never_overdraw(play: Start) -> None:
     stage = await play(*[whole() for _ in range(500)], quota=1)
     config = stage.house.snapshot.config
     price = Price(call=0.00002)  # 10 units
-    rich = msgspec.structs.replace(config, prices={"m": price}, tokens=(Token(name="t", key=Secret("sk-t"), quota=500),))
+    rich = msgspec.structs.replace(
+        config, prices={"m": price}, tokens=(Token(name="t", key=Secret("sk-t"), quota=500),)
+    )
     rows = await stage.database.write(lambda conn, items: [joined(conn, rich, 1)], None)
     stage.house.snapshot = build(rich, rows.tokens, rows.channel_ids)
     results = await asyncio.gather(*[stage.ask() for _ in range(500)])

@@ -97,7 +97,9 @@ def test_a_rate_limit_rests_as_long_as_upstream_asks() -> None:
     health, _, _ = fresh()
     health.failed(made(), 0, UpstreamFailure("x", upstream_status=429, kind="rate_limit", blames="key", retry_after=42))
     assert health.wait(made(), 0) == 42
-    health.failed(made(), 1, UpstreamFailure("x", upstream_status=429, kind="rate_limit", blames="key", retry_after=1e9))
+    health.failed(
+        made(), 1, UpstreamFailure("x", upstream_status=429, kind="rate_limit", blames="key", retry_after=1e9)
+    )
     assert health.wait(made(), 1) == states.LONGEST
 
 

@@ -61,7 +61,11 @@ JSON = st.recursive(
 )
 
 
-@given(st.dictionaries(st.sampled_from(["a", "b", "c", "0"]), JSON, max_size=4), st.lists(st.sampled_from(["a", "b", "0", "1"]), min_size=1, max_size=4), JSON)
+@given(
+    st.dictionaries(st.sampled_from(["a", "b", "c", "0"]), JSON, max_size=4),
+    st.lists(st.sampled_from(["a", "b", "0", "1"]), min_size=1, max_size=4),
+    JSON,
+)
 def test_edits_leave_the_original_alone(root: dict, names: list[str], value: object) -> None:
     """An edit returns a new tree; the client's own is never touched."""
     before = copy.deepcopy(root)

@@ -7,7 +7,7 @@ compares a provider's name.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 import msgspec
 
@@ -17,6 +17,7 @@ from newapi_proxy.ir.events import Event
 from newapi_proxy.secret import Secret
 from newapi_proxy.wire.sse import Frame
 
+UNOWNED: Final = "custom"  # `owned_by` of a model that no catalogue knows (relay-and-billing 1.2)
 Headers = Mapping[str, str]  # names in lower case
 
 
@@ -156,7 +157,7 @@ class Adapter(msgspec.Struct, frozen=True, kw_only=True):
     local: Local | None = None
     inline: frozenset[Literal["image", "file", "audio", "video"]] = frozenset()
     retry_400: bool = False
-    owner: str = "custom"  # `owned_by` in model lists
+    owner: str = UNOWNED  # `owned_by` in model lists
 
 
 def speaks(adapter: Adapter, dialect: str, model: str) -> Dialect | None:

@@ -69,9 +69,7 @@ def _place(name: str) -> Place:
     return Place(f"env:{name}", 0, 0)
 
 
-def _value(
-    name: str, path: Path, reader: Reader, environ: Mapping[str, str], faults: list[Fault]
-) -> Node | None:
+def _value(name: str, path: Path, reader: Reader, environ: Mapping[str, str], faults: list[Fault]) -> Node | None:
     text = environ.get(name, "").strip()
     if not text:
         return None

@@ -392,4 +392,3 @@ RULES: Final[tuple[Rule, ...]] = (
     _models,
     _overrides,
 )
-

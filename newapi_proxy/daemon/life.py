@@ -50,8 +50,6 @@ class CannotStart(Exception):
     """Why the daemon did not come up, in one sentence."""
 
 
-
-
 def run(path: Path, loaded: load.Loaded) -> int:
     """Runs until a signal ends it; the exit status. `loaded` has no faults. Raises CannotStart."""
     assert loaded.config is not None

@@ -234,9 +234,7 @@ def _fold_into(choice: Alternative, event: Event) -> None:
             thought.data = event.data or thought.data
             thought.format = event.format
         case CallStarted():
-            choice.calls.append(
-                Call(id=event.id, name=event.name, kind=event.kind, signature=event.signature)
-            )
+            choice.calls.append(Call(id=event.id, name=event.name, kind=event.kind, signature=event.signature))
         case CallDelta(call=number, text=text):
             choice.calls[number].arguments += text
         case Cited():

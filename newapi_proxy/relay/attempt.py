@@ -12,8 +12,8 @@ from typing import Final
 import msgspec
 
 from newapi_proxy.adapters.base import Dialect, Outgoing, Target, speaks
-from newapi_proxy.errors import Unsupported, UpstreamFailure
 from newapi_proxy.config.model import Override
+from newapi_proxy.errors import Unsupported, UpstreamFailure
 from newapi_proxy.ir.ask import Ask
 from newapi_proxy.ir.events import Event
 from newapi_proxy.ports import Client, Incoming, Interrupt
@@ -99,9 +99,7 @@ def _finished(outgoing: Outgoing, channel: Channel) -> Outgoing:
         replaced = {name.lower() for name in channel.headers}
         headers = {name: value for name, value in headers.items() if name.lower() not in replaced}
         headers = {**headers, **channel.headers}
-    return Outgoing(
-        url=outgoing.url, body=body, headers=headers, method=outgoing.method, dropped=outgoing.dropped
-    )
+    return Outgoing(url=outgoing.url, body=body, headers=headers, method=outgoing.method, dropped=outgoing.dropped)
 
 
 async def open_answer(client: Client, prepared: Prepared, interrupt: Interrupt, *, connect_timeout: float) -> Incoming:

@@ -10,7 +10,6 @@ from typing import Final
 
 from newapi_proxy.billing import ledger
 from newapi_proxy.billing.prices import Price
-from newapi_proxy.config.model import MediaConfig
 from newapi_proxy.relay.attempt import Served
 from newapi_proxy.relay.house import Given
 from newapi_proxy.relay.record import Record, line
@@ -102,8 +101,3 @@ def _written(price: Price, ratio: Decimal) -> tuple[str, str]:
         facts["cache_ratio"] = round(usd.get("cache_read", 0.0) / entry, 6)
     rates = f"{price.usd.get('input', '0')} / {price.usd.get('output', '0')}"
     return tree.dumps(facts)[1:-1], f"{rates} USD per million tokens, group ratio {ratio}"
-
-
-def count_images(media: MediaConfig, stream: bool) -> bool:
-    """Whether pictures are measured when usage is counted here (GET_MEDIA_TOKEN, GET_MEDIA_TOKEN_NOT_STREAM)."""
-    return media.count_image_tokens and (stream or media.count_image_tokens_not_stream)

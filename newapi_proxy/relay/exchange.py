@@ -176,16 +176,7 @@ def _ended(outcome: Outcome) -> tuple[policy.End, Served | None]:
 async def _bill(given: Given, served: Served, end: policy.End) -> Bill | None:
     for _ in range(served.heard.skipped):
         metrics.skipped_frame()
-    snapshot = given.snapshot
-    return await bill(
-        served,
-        given.ask,
-        end,
-        price=_price(given, served.prepared.candidate.channel),
-        ratio=given.ratio,
-        find=snapshot.prices.find,
-        images=entry.count_images(snapshot.config.media, given.ask.stream),
-    )
+    return await bill(given, served, end, _price(given, served.prepared.candidate.channel))
 
 
 def _deliver(given: Given, sink: Sink, record: Record, attempts: Attempts, served: Served) -> None:

@@ -156,9 +156,7 @@ async def pump(
     head. Raises UpstreamFailure (`pipe.heard.committed` says whether anything was delivered) or Departed.
     """
     heard = pipe.heard
-    held: list[bytes] = []
-    size = 0
-    open_gate = False
+    gate = _Gate(sink, watch, commit)
     data = first
     while True:
         if data:
@@ -166,21 +164,12 @@ async def pump(
             out = pipe.feed(data)
         else:
             out = pipe.drain()
-        if not open_gate and (heard.committed or size + len(out) > GATE):
-            open_gate = True
-            heard.committed = True
-            watch.committed()
-            commit()
-            out = b"".join([*held, out])
-        if open_gate:
-            if out:
-                sink.write(out)
-                watch.sent()
-                if sink.full:
-                    await sink.drain()
+        if gate.open:
+            gate.write(out)
         else:
-            held.append(out)
-            size += len(out)
+            gate.hold(out, pipe)
+        if sink.full:
+            await sink.drain()
         if heard.failure is not None:
             raise heard.failure
         if not data or heard.ended:
@@ -188,3 +177,34 @@ async def pump(
         data = await incoming.read()
     if not heard.committed:
         raise UpstreamFailure("The upstream's answer was empty.", code="empty_response")
+
+
+class _Gate:
+    """Holds back what comes before content; opens once."""
+
+    __slots__ = ("_commit", "_held", "_sink", "_size", "_watch", "open")
+
+    def __init__(self, sink: Sink, watch: Watch, commit: Callable[[], None]) -> None:
+        self.open = False
+        self._sink = sink
+        self._watch = watch
+        self._commit = commit
+        self._held: list[bytes] = []
+        self._size = 0
+
+    def write(self, data: bytes) -> None:
+        """To the client."""
+        if data:
+            self._sink.write(data)
+            self._watch.sent()
+
+    def hold(self, data: bytes, pipe: Pipe) -> None:
+        """Keeps the bytes, or opens the gate and lets them all go."""
+        self._held.append(data)
+        self._size += len(data)
+        if pipe.heard.committed or self._size > GATE:
+            self.open = pipe.heard.committed = True
+            self._watch.committed()
+            self._commit()
+            self.write(b"".join(self._held))
+            self._held.clear()

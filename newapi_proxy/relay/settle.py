@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from decimal import Decimal
 from types import TracebackType
 from typing import Final
 
@@ -15,12 +14,12 @@ import msgspec
 
 from newapi_proxy import log
 from newapi_proxy.billing import count, ledger, policy
-from newapi_proxy.billing.charge import Charge, Find, charge
+from newapi_proxy.billing.charge import Charge, charge
 from newapi_proxy.billing.prices import Price
 from newapi_proxy.errors import ClientError
-from newapi_proxy.ir.ask import Ask
 from newapi_proxy.ir.usage import Usage, clamped
 from newapi_proxy.relay.attempt import Served
+from newapi_proxy.relay.house import Given
 from newapi_proxy.store.db import Database
 
 LIGHT: Final = 32 * 1024  # bytes that may be tokenized on the loop once the tables are loaded
@@ -109,13 +108,11 @@ class Bill(msgspec.Struct, frozen=True):
     charge: Charge
 
 
-async def bill(
-    served: Served, ask: Ask, end: policy.End, *, price: Price, ratio: Decimal, find: Find, images: bool
-) -> Bill | None:
+async def bill(given: Given, served: Served, end: policy.End, price: Price) -> Bill | None:
     """What the end state costs by the policy table; None: nothing, the hold is given back."""
     heard = served.heard
     usage = heard.usage
-    if usage is not None and not policy.trusted(usage, ask):
+    if usage is not None and not policy.trusted(usage, given.ask):
         log.logger().warning("usage_odd", channel=served.prepared.candidate.channel.name, prompt=usage.prompt)
         usage = None
     delivered = heard.committed if served.pipe is not None else end == "ok"
@@ -128,10 +125,16 @@ async def bill(
         if end != "ok" and heard.tally.size > usage.completion * 16:
             usage = policy.topped(usage, await _delivered(served))
     else:
-        model = served.prepared.upstream_model
-        prompt = await off_loop(ask.size, lambda: count.prompt(ask, model, count_images=images))
-        usage = Usage(prompt=prompt, completion=await _delivered(served), source="counted")
-    return Bill(usage, price, charge(usage, price, ratio, find))
+        usage = await _counted(given, served)
+    return Bill(usage, price, charge(usage, price, given.ratio, given.snapshot.prices.find))
+
+
+async def _counted(given: Given, served: Served) -> Usage:
+    """Usage counted here, because upstream gave none that can be believed."""
+    ask, model, media = given.ask, served.prepared.upstream_model, given.snapshot.config.media
+    images = media.count_image_tokens and (ask.stream or media.count_image_tokens_not_stream)
+    prompt = await off_loop(ask.size, lambda: count.prompt(ask, model, count_images=images))
+    return Usage(prompt=prompt, completion=await _delivered(served), source="counted")
 
 
 async def _delivered(served: Served) -> int:

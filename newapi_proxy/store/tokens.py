@@ -170,9 +170,7 @@ def _models(found: RowMapping) -> tuple[str, ...]:
     return names(found.get("older_models"))
 
 
-def ensure(
-    conn: Connection, wanted: Sequence[YamlToken], at: int, at_rest: AtRest = "digest"
-) -> dict[bytes, TokenRow]:
+def ensure(conn: Connection, wanted: Sequence[YamlToken], at: int, at_rest: AtRest = "digest") -> dict[bytes, TokenRow]:
     """Rows for YAML's keys by digest, made where they are missing; `at` unix seconds.
 
     A `quota:` that has changed moves the balance by the difference, as far as it reaches; one that appears grants the
@@ -227,9 +225,7 @@ def _follow(conn: Connection, one: YamlToken, row: TokenRow) -> None:
     status = ENABLED if one.enabled else DISABLED
     if (row.name, row.group, row.status) != (one.name[:_NAME], one.group, status):
         conn.execute(
-            update(tokens)
-            .where(tokens.c.id == row.id)
-            .values(name=one.name[:_NAME], group=one.group, status=status)
+            update(tokens).where(tokens.c.id == row.id).values(name=one.name[:_NAME], group=one.group, status=status)
         )
     declared = conn.execute(select(proxy_tokens.c.declared).where(proxy_tokens.c.token_id == row.id)).scalar()
     if row.unlimited != (one.quota is None):

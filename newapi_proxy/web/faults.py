@@ -30,9 +30,7 @@ def unreadable(detail: str) -> UpstreamFailure:
 
 def broken(detail: str) -> UpstreamFailure:
     """A body that stopped before its end, or whose framing or encoding is wrong (U7, U10, U11, U19)."""
-    return UpstreamFailure(
-        "The upstream's response ended early.", code="read_response_body_failed", detail=detail
-    )
+    return UpstreamFailure("The upstream's response ended early.", code="read_response_body_failed", detail=detail)
 
 
 def too_large(limit: int) -> UpstreamFailure:

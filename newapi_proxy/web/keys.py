@@ -101,9 +101,7 @@ def admit(token: Token, address: str, now: float, *, drained: bool = False) -> N
     if not token.enabled or (token.expires is not None and token.expires < now):
         raise bad_key()
     if token.drained and not drained:
-        raise ClientError(
-            "This key's quota is used up.", status=401, kind="unauthorized", code="token_exhausted"
-        )
+        raise ClientError("This key's quota is used up.", status=401, kind="unauthorized", code="token_exhausted")
     if token.allow_ips and not within(address, token.allow_ips):
         raise ClientError(
             "This key may not be used from your address.", status=403, kind="permission", code="access_denied"

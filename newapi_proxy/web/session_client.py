@@ -245,9 +245,7 @@ def _headers(place: Place, outgoing: Outgoing) -> dict[str, str]:
     return headers
 
 
-async def _run(
-    interrupt: Interrupt, work: Coroutine[Any, Any, T], name: str, undo: Callable[[T], object] | None
-) -> T:
+async def _run(interrupt: Interrupt, work: Coroutine[Any, Any, T], name: str, undo: Callable[[T], object] | None) -> T:
     """The coroutine's result or its failure, or the interrupt's cause; then the coroutine is cancelled.
 
     `undo` takes a result that came when nobody waited for it any more.
@@ -261,9 +259,7 @@ async def _run(
         raise
 
 
-async def _settled(
-    work: Coroutine[Any, Any, T], future: asyncio.Future[T], undo: Callable[[T], object] | None
-) -> None:
+async def _settled(work: Coroutine[Any, Any, T], future: asyncio.Future[T], undo: Callable[[T], object] | None) -> None:
     try:
         result = await work
     except Exception as error:

@@ -74,9 +74,7 @@ class Reply:
         "started",
     )  # fmt: skip
 
-    def __init__(
-        self, line: Line, *, http10: bool, reusable: bool, bare: bool, complete: Callable[[], bool]
-    ) -> None:
+    def __init__(self, line: Line, *, http10: bool, reusable: bool, bare: bool, complete: Callable[[], bool]) -> None:
         self._line = line
         self._complete = complete
         self._gone: Departure | None = None

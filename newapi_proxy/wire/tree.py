@@ -15,7 +15,9 @@ import orjson
 from newapi_proxy.errors import ClientError
 
 MAX_DEPTH: Final = 200  # deeper than any real request; a bound for everything that walks a tree
-_LONE: Final = re.compile(rb"\\u[dD][89aAbB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F][0-9a-fA-F]{2}")
+_LONE: Final = re.compile(
+    rb"\\u[dD][89aAbB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+)
 
 
 def read(body: bytes) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Whatever is sent, the answer is the documented refusal in the caller's own dialect, with one log line and no charge."""
+"""Whatever is sent, the answer is the documented refusal in the caller's dialect, with one log line and no charge."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ tokens:
   - {{name: poor, key: sk-poor, quota: 0}}
 """
 HELLO = [{"role": "user", "content": "hello"}]
+BOMB = gzip.compress(b" " * 60_000_000)
 INTERNALS = (b"Traceback", b"newapi_proxy", b".py", b"orjson", b"aiohttp", b"0x", b"sqlite")
 
 
@@ -84,7 +85,10 @@ def body(name: str, data: bytes | str, code: str = "invalid_json", status: int =
 def inside(name: str, pattern: str, code: str = "invalid_json") -> Case:
     """A body whose `user` text, quotes included, is replaced by raw JSON."""
     return Case(
-        name, lambda on: on.request(on.bytes(odd="@").replace(b'"@"', pattern.encode("utf-8", "surrogatepass"))), 400, code
+        name,
+        lambda on: on.request(on.bytes(odd="@").replace(b'"@"', pattern.encode("utf-8", "surrogatepass"))),
+        400,
+        code,
     )
 
 
@@ -111,6 +115,11 @@ def chunked(name: str, data: bytes, status: int = 400, code: str = "invalid_body
         return head("POST", on.path, Authorization="Bearer sk-demo", Transfer_Encoding="chunked") + data
 
     return Case(name, make, status, code)
+
+
+def zipped(name: str, data: Make, status: int, code: str) -> Case:
+    """A gzipped body."""
+    return Case(name, lambda on: on.request(data(on), Content_Encoding="gzip"), status, code)
 
 
 COMMON = [
@@ -204,11 +213,9 @@ COMMON = [
     headed("two codings", 415, "unsupported_content_encoding", Content_Encoding="gzip, gzip"),
     headed("not gzipped", 400, "invalid_body", Content_Encoding="gzip"),
     headed("odd expectation", 417, "expectation_failed", Expect="200-ok"),
-    Case("gzip cut", lambda on: on.request(gzip.compress(on.bytes())[:-9], Content_Encoding="gzip"), 400, "invalid_body"),
-    Case(
-        "gzip bomb",
-        lambda on: on.request(gzip.compress(b" " * 60_000_000), Content_Encoding="gzip"), 413, "request_too_large",
-    ),
+    zipped("gzip cut", lambda on: gzip.compress(on.bytes())[:-9], 400, "invalid_body"),
+    zipped("gzip twice", lambda on: gzip.compress(on.bytes()) * 2, 400, "invalid_body"),
+    zipped("gzip bomb", lambda on: BOMB, 413, "request_too_large"),
     chunked("too many chunks", b"100000\r\n%b\r\n" % (b" " * 0x100000) * 4 + b"0\r\n\r\n", 413, "request_too_large"),
 ]  # fmt: skip
 OPENAIS = [

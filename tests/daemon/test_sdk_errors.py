@@ -69,17 +69,19 @@ def test_broken_streams_raise(stage: Stage, chat: OpenAI, claude: Anthropic, mod
     """A stream that breaks off, or holds an error, raises after its first words; what was delivered is charged."""
     stage.upstream.says(Say(text=LONG, prompt=9, completion=3, end=end))
     heard = ""
-    with pytest.raises(openai.APIError), chat.chat.completions.create(
-        model=model, messages=MESSAGES, stream=True
-    ) as chunks:
+    with (
+        pytest.raises(openai.APIError),
+        chat.chat.completions.create(model=model, messages=MESSAGES, stream=True) as chunks,
+    ):
         for chunk in chunks:
             heard += chunk.choices[0].delta.content or "" if chunk.choices else ""
     assert heard
     assert LONG.startswith(heard)
     heard = ""
-    with pytest.raises(anthropic.APIError), claude.messages.stream(
-        model=model, messages=MESSAGES, max_tokens=64
-    ) as events:
+    with (
+        pytest.raises(anthropic.APIError),
+        claude.messages.stream(model=model, messages=MESSAGES, max_tokens=64) as events,
+    ):
         for text in events.text_stream:
             heard += text
     assert heard

@@ -1,6 +1,6 @@
 """A process that holds, settles and voids as fast as it can and says on stdout what was committed, until it is killed.
 
-    python -m tests.fakes.hammer FILE BOOT
+python -m tests.fakes.hammer FILE BOOT
 """
 
 from __future__ import annotations

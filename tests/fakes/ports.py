@@ -16,7 +16,11 @@ class Script:
     """One upstream answer: a status, headers, and what its body does piece by piece."""
 
     def __init__(
-        self, *pieces: Piece, status: int = 200, headers: Mapping[str, str] | None = None, refuse: Exception | None = None
+        self,
+        *pieces: Piece,
+        status: int = 200,
+        headers: Mapping[str, str] | None = None,
+        refuse: Exception | None = None,
     ) -> None:
         self.pieces = list(pieces)
         self.status = status
