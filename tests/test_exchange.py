@@ -360,12 +360,23 @@ async def test_a_client_that_leaves_a_stream_pays_for_what_it_got(play: Start, l
     """Upstream is let go at once; the delivered text and the prompt are counted here."""
     script = Script(START, chunk(content="Hello there"), HANG, *STREAM)
     stage = await play(script)
-    sink, row = await stage.ask(ListSink(leave_after=1), stream=True)
+    _, row = await stage.ask(ListSink(leave_after=1), stream=True)
     assert script.closed
     assert row["state"] == "settled"
     assert 0 < row["charged"] < 200
     (line,) = [line for line in lines() if line["event"] == "request"]
     assert line["end"] == "client_gone"
+
+
+async def test_a_client_that_leaves_after_usage_was_told_pays_for_it(play: Start) -> None:
+    """Leaving before the first word is no way to have a prompt read for nothing, where upstream has said its cost."""
+    told = orjson.loads(metered(prompt=100, completion=1)[6:])
+    script = Script(b"data: " + orjson.dumps(told) + b"\n\n", HANG)
+    stage = await play(script)
+    sink = ListSink()
+    asyncio.get_running_loop().call_later(0.02, sink.leave)
+    _, row = await stage.ask(sink, stream=True)
+    assert (row["state"], row["charged"]) == ("settled", 102)
 
 
 async def test_a_silent_upstream_is_abandoned_for_the_next_channel(play: Start) -> None:

@@ -144,7 +144,8 @@ class Attempts:
             health.released(channel)
             self._release()
             self._record.tried(prepared.candidate, 0, "client_gone", since)
-            return Left(self._partly(prepared))
+            told = self._pipe is not None and self._pipe.heard.usage is not None
+            return Left(self._partly(prepared, anyway=told))
         except UpstreamFailure as failure:
             health.failed(channel, prepared.candidate.key, failure)
             self._release()
@@ -187,9 +188,9 @@ class Attempts:
             self._incoming.close()
             self._incoming = None
 
-    def _partly(self, prepared: Prepared) -> Served | None:
-        """What was delivered before an attempt ended early, if anything."""
-        if self._pipe is None or not self._pipe.heard.committed:
+    def _partly(self, prepared: Prepared, *, anyway: bool = False) -> Served | None:
+        """What was delivered before an attempt ended early, if anything; `anyway`: also where nothing was."""
+        if self._pipe is None or not (anyway or self._pipe.heard.committed):
             return None
         return Served(prepared, self._pipe.heard, pipe=self._pipe)
 

@@ -99,8 +99,9 @@ class Watch:
         self._sent_at = self._heard_at
 
     def close(self) -> None:
-        """The exchange is over: no timer, nobody told."""
+        """The exchange is over: no timer, nobody told, and no ring of references left for the collector."""
         self._sink.watch(None)
+        self._begin = _over
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -177,6 +178,10 @@ async def pump(
         data = await incoming.read()
     if not heard.committed:
         raise UpstreamFailure("The upstream's answer was empty.", code="empty_response")
+
+
+def _over() -> None:
+    """In place of what is no longer wanted."""
 
 
 class _Gate:

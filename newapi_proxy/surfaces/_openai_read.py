@@ -25,6 +25,7 @@ from newapi_proxy.surfaces._openai_fields import (
     text_of,
     whole_in,
 )
+from newapi_proxy.surfaces.base import LONGEST_MODEL
 from newapi_proxy.wire import tree
 
 DIALECT: Final = "openai-chat"
@@ -103,6 +104,8 @@ def _model(sent: Node) -> str:
     model = text_in(sent, "model")
     if not model:
         raise bad("model is required", "model")
+    if len(model) > LONGEST_MODEL:
+        raise bad(f"model must not be longer than {LONGEST_MODEL} characters.", "model")
     return model
 
 

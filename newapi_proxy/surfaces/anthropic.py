@@ -16,7 +16,7 @@ from newapi_proxy.ir.usage import Usage
 from newapi_proxy.surfaces import _anthropic_read as reading
 from newapi_proxy.surfaces import _anthropic_write as writing
 from newapi_proxy.surfaces._anthropic_whole import message
-from newapi_proxy.surfaces.base import Face
+from newapi_proxy.surfaces.base import LONGEST_MODEL, Face
 from newapi_proxy.wire import sse, tree
 
 HEADERS: Final = ("anthropic-beta", "anthropic-version")
@@ -40,6 +40,8 @@ class Anthropic:
         model = reading.word(given, "model", "")
         if not model:
             raise reading.fault("model", "String should have at least 1 character")
+        if len(model) > LONGEST_MODEL:
+            raise reading.fault("model", f"String should have at most {LONGEST_MODEL} characters")
         choice, parallel = reading.choice(given)
         return Ask(
             dialect=self.dialect,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -12,6 +12,8 @@ from newapi_proxy.ir.ask import Ask
 from newapi_proxy.ir.events import Event
 from newapi_proxy.ir.usage import Usage
 from newapi_proxy.wire.sse import Frame
+
+LONGEST_MODEL: Final = 512  # characters of a model's name: look-ups remember names, logs and errors repeat them
 
 
 class Face(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterable
 from typing import Any
 
 import anthropic
@@ -10,11 +12,12 @@ import pytest
 from anthropic import Anthropic
 from openai import OpenAI
 
+from tests.daemon import test_sdks
 from tests.daemon.running import Stage
-from tests.daemon.test_sdks import BOTH, CONFIG, OVER_OPENAI, anthropic_said, openai_said
+from tests.daemon.test_sdks import BOTH, OVER_OPENAI, anthropic_said, openai_said
 from tests.fakes.scripted import Say
 
-__all__ = ["CONFIG"]
+CONFIG = test_sdks.CONFIG
 MESSAGES: Any = [{"role": "user", "content": "Hello"}]
 LONG = "One two three four five six seven eight nine ten."
 STREAMED = pytest.mark.parametrize("stream", [False, True])
@@ -63,29 +66,26 @@ def test_upstreams_refusals(
         assert second.value.body["error"]["type"] == "api_error"
 
 
+def until(error: type[Exception], texts: Iterable[str]) -> str:
+    """What is heard before the error that must come."""
+    heard: list[str] = []
+    with pytest.raises(error):
+        deque(map(heard.append, texts), maxlen=0)
+    assert "".join(heard)
+    return "".join(heard)
+
+
 @BOTH
 @pytest.mark.parametrize("end", ["cut", "error"])
 def test_broken_streams_raise(stage: Stage, chat: OpenAI, claude: Anthropic, model: str, end: Any) -> None:
     """A stream that breaks off, or holds an error, raises after its first words; what was delivered is charged."""
     stage.upstream.says(Say(text=LONG, prompt=9, completion=3, end=end))
-    heard = ""
-    with (
-        pytest.raises(openai.APIError),
-        chat.chat.completions.create(model=model, messages=MESSAGES, stream=True) as chunks,
-    ):
-        for chunk in chunks:
-            heard += chunk.choices[0].delta.content or "" if chunk.choices else ""
-    assert heard
-    assert LONG.startswith(heard)
-    heard = ""
-    with (
-        pytest.raises(anthropic.APIError),
-        claude.messages.stream(model=model, messages=MESSAGES, max_tokens=64) as events,
-    ):
-        for text in events.text_stream:
-            heard += text
-    assert heard
-    assert LONG.startswith(heard)
+    said = {"model": model, "messages": MESSAGES}
+    with chat.chat.completions.create(**said, stream=True) as chunks:
+        texts = (one.choices[0].delta.content or "" for one in chunks if one.choices)
+        assert LONG.startswith(until(openai.APIError, texts))
+    with claude.messages.stream(**said, max_tokens=64) as events:
+        assert LONG.startswith(until(anthropic.APIError, events.text_stream))
     for answer in (chunks.response, events.response):
         line = stage.line(answer.headers["x-request-id"])
         assert (line["status"], line["end"]) == (200, "upstream_error")
