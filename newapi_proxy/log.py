@@ -39,27 +39,16 @@ EVENTS: Final = frozenset(
         "config_loaded",
         "config_kept",
         "reload_refused",
-        "reload_coalesced",
         "shadowed",  # YAML and the database name the same thing
         "channel_state",
-        "key_parked",
-        "key_released",
         "attempt_failed",
         "usage_odd",
-        "frame_skipped",
         "params_dropped",
-        "override_failed",
         "settle_short",
         "settle_failed",
         "holds_recovered",
         "ledger_unavailable",
         "ledger_recovered",
-        "database_upgraded",
-        "task_moved",
-        "task_failed",
-        "refunded",
-        "topup",
-        "payment_refused",
     }
 )
 Level = Literal["debug", "info", "warning", "error"]

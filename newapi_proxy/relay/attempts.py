@@ -5,6 +5,8 @@ Attempts may change until content is on its way to the client, never after (deci
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from newapi_proxy import log
@@ -16,6 +18,8 @@ from newapi_proxy.relay.pipe import WHOLE, Pipe, Retold, looks_whole, pipe
 from newapi_proxy.relay.plan import Plan, mapped, retries
 from newapi_proxy.relay.pump import Departed, Watch, pump
 from newapi_proxy.relay.record import Record
+
+LISTED: Final = 4096  # characters of a list of dropped parameters; a body may hold any number of unknown names
 
 
 class Cut(msgspec.Struct, frozen=True):
@@ -105,7 +109,7 @@ class Attempts:
     def dropped(self) -> list[tuple[str, str]]:
         """The header that names what the provider could not be given (decision 12)."""
         dropped = self._prepared.outgoing.dropped if self._prepared is not None else ()
-        return [("x-dropped-params", ",".join(sorted(dropped)))] if dropped else []
+        return [("x-dropped-params", ",".join(sorted(dropped))[:LISTED])] if dropped else []
 
     def fail(self, error: ProxyError) -> bytes:
         """The error inside a stream that has begun."""
@@ -135,6 +139,13 @@ class Attempts:
         first = (channel.first_token_timeout or relay.first_token_timeout) if self._given.ask.stream else None
         self._release()
         self._prepared, self._pipe = prepared, None
+        if prepared.outgoing.dropped:
+            log.logger().info(
+                "params_dropped",
+                request_id=self._given.id,
+                channel=channel.name,
+                params=",".join(sorted(prepared.outgoing.dropped))[:LISTED],
+            )
         since = self._house.clock.monotonic()
         health.began(channel)
         try:
@@ -144,8 +155,7 @@ class Attempts:
             health.released(channel)
             self._release()
             self._record.tried(prepared.candidate, 0, "client_gone", since)
-            told = self._pipe is not None and self._pipe.heard.usage is not None
-            return Left(self._partly(prepared, anyway=told))
+            return Left(self._partly(prepared, anyway=self._told()))
         except UpstreamFailure as failure:
             health.failed(channel, prepared.candidate.key, failure)
             self._release()
@@ -193,6 +203,10 @@ class Attempts:
         if self._pipe is None or not (anyway or self._pipe.heard.committed):
             return None
         return Served(prepared, self._pipe.heard, pipe=self._pipe)
+
+    def _told(self) -> bool:
+        """Whether upstream has said what the answer costs."""
+        return self._pipe is not None and self._pipe.heard.usage is not None
 
     def _nobody(self) -> ProxyError:
         """Every channel is held back at the moment: says for how long."""

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from typing import Final, assert_never
 
-from newapi_proxy import metrics
+from newapi_proxy import log, metrics
 from newapi_proxy.adapters.base import speaks
 from newapi_proxy.billing import count, ledger, policy
 from newapi_proxy.billing.charge import hold_amount
@@ -90,6 +90,8 @@ async def _answer(house: House, given: Given, sink: Sink, record: Record, attemp
             billed = await _bill(given, served, end)
         if served is not None and billed is not None:
             record.quota = await held.settle(entry.settlement(given, hold, served, billed, record))
+            if record.quota < billed.charge.units:
+                _short(given, record.quota, billed.charge.units)
             record.usage = billed.usage
             record.price_version = given.snapshot.prices.version
     match outcome:
@@ -177,6 +179,11 @@ async def _bill(given: Given, served: Served, end: policy.End) -> Bill | None:
     for _ in range(served.heard.skipped):
         metrics.skipped_frame()
     return await bill(given, served, end, _price(given, served.prepared.candidate.channel))
+
+
+def _short(given: Given, taken: int, units: int) -> None:
+    """The answer cost more than was held, and the balance did not reach."""
+    log.logger().warning("settle_short", request_id=given.id, token=given.token.name, taken=taken, charge=units)
 
 
 def _deliver(given: Given, sink: Sink, record: Record, attempts: Attempts, served: Served) -> None:

@@ -58,7 +58,7 @@ class Health:
 
     def usable(self, channel: Channel, key: int) -> bool:
         """Whether the pair may be tried now; a half-open channel admits one trial at a time."""
-        if not channel.auto_disable:
+        if not channel.auto_disable or (not self._parked and not self._breakers):
             return True
         return self.wait(channel, key) <= 0.0
 
@@ -82,7 +82,8 @@ class Health:
 
     def succeeded(self, channel: Channel, key: int) -> None:
         """The attempt answered; a trial that does closes the breaker."""
-        self._parked.pop((channel.name, _digest(channel, key)), None)
+        if self._parked:
+            self._parked.pop((channel.name, _digest(channel, key)), None)
         breaker = self._breakers.get(channel.name)
         if breaker is None:
             return
