@@ -103,9 +103,9 @@ def test_library_records_join(lines: Lines) -> None:
     try:
         raise ValueError("the client's prompt")
     except ValueError:
-        logging.getLogger("aiohttp.server").exception("failed with %s", "x")
+        logging.getLogger("library.of.others").exception("failed with %s", "x")
     (line,) = lines()
-    assert (line["event"], line["source"], line["message"]) == ("library", "aiohttp.server", "failed with x")
+    assert (line["event"], line["source"], line["message"]) == ("library", "library.of.others", "failed with x")
     assert line["exception"] == "ValueError"
     assert "prompt" not in str(line).lower()
 

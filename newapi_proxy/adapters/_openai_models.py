@@ -6,6 +6,7 @@ Knows model names, and no more of them than their families: a name it does not r
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
 from newapi_proxy.adapters._openai_draft import Draft
@@ -17,6 +18,7 @@ _SAMPLING: Final = ("temperature", "top_p", "presence_penalty", "frequency_penal
 _OLD: Final = re.compile(r"(gpt-3|gpt-4|chatgpt-)")
 
 
+@lru_cache(maxsize=1024)
 def reasons(model: str) -> bool:
     """Whether the model is one of the reasoning families."""
     return bool(_O_SERIES.match(model)) or (_version(model) >= (5, 0) and "chat" not in model)

@@ -20,6 +20,7 @@ from newapi_proxy.ir.events import (
     Ended,
     Event,
     Failed,
+    Finish,
     Finished,
     Metered,
     ReasoningDelta,
@@ -38,6 +39,9 @@ Node = dict[str, Any]
 MOST_CHOICES: Final = 128  # n's own bound; more is no answer
 MOST_CALLS: Final = 1024  # calls in one choice
 MOST_NOTES: Final = 200  # citations of one answer
+# A whole answer of one choice that says no more than this needs no look for calls, thinking and failures.
+_SAID: Final = frozenset({"role", "content", "refusal", "annotations"})
+_PLAIN_ENDS: Final[dict[str, Finish]] = {"stop": "stop", "length": "length"}
 _DEAD: Final = "insufficient_system_resource"  # the server gave up: 503, whatever was said before
 _ENDED: Final = (Ended(),)
 
@@ -107,9 +111,9 @@ class Reader:
         """The events of one chunk; `name` is the frame's event name."""
         out: list[Event] = []
         if not self._begun:
+            if self._first is None:
+                self._first = node
             self._begin(node, out)
-        if self._first is None:
-            self._first = node
         choices = node.get("choices")
         usage = node.get("usage")
         if usage is None and "x_groq" in node:
@@ -189,7 +193,7 @@ class Reader:
                 if content:
                     strand.said = True
                     out.append(TextDelta(content, index, strand.at("text")))
-            else:
+            elif delta:
                 self._delta(strand, delta, index, out)
         finish = choice.get("finish_reason")
         if finish and type(finish) is str:
@@ -395,4 +399,30 @@ def read_answer(body: bytes) -> list[Event]:
     if type(node) is not dict:
         text = body[: _failures.DETAIL].decode("utf-8", "replace")
         return [Failed(UpstreamFailure("The provider's answer cannot be read.", upstream_status=502, detail=text))]
-    return Reader().whole(node)
+    return _plain(node) or Reader().whole(node)
+
+
+def _plain(node: Node) -> list[Event] | None:
+    """The events of the common answer, one choice of text: what `Reader.whole` tells, at a fifth of its cost."""
+    choices, usage, id_ = node.get("choices"), node.get("usage"), node.get("id")
+    if type(choices) is not list or len(choices) != 1 or type(usage) is not dict or type(id_) is not str or not id_:
+        return None
+    choice = choices[0]
+    if type(choice) is not dict or choice.get("index") != 0 or "usage" in choice:
+        return None
+    message, finish = choice.get("message"), choice.get("finish_reason")
+    reason = _PLAIN_ENDS.get(finish) if type(finish) is str else None
+    if reason is None or type(message) is not dict or not message.keys() <= _SAID:
+        return None
+    text = message.get("content")
+    if type(text) is not str or not text or message.get("refusal") or message.get("annotations"):
+        return None
+    if node.get("error") or node.get("citations"):
+        return None
+    model, created = node.get("model"), node.get("created")
+    started = Started(id_, model if type(model) is str else None, created if type(created) is int else None)
+    events: list[Event] = [started, TextDelta(text), Finished(reason, native=finish)]
+    metered = read_usage(usage)
+    if metered is not None:
+        events.append(Metered(metered))
+    return events

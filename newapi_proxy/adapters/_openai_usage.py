@@ -27,6 +27,10 @@ def read_usage(value: Any) -> Usage | None:
     """
     if type(value) is not dict:
         return None
+    if value.keys() == _PLAIN:
+        plain = _plain(value["prompt_tokens"], value["completion_tokens"], value["total_tokens"])
+        if plain is not None:
+            return plain
     prompt, completion = _total(value, _PROMPT), _total(value, _COMPLETION)
     if prompt is None or completion is None:
         return None
@@ -55,6 +59,13 @@ def read_usage(value: Any) -> Usage | None:
         server_tools=_served(value.get("server_tool_use")),
     )
     return clamped(usage)
+
+
+def _plain(prompt: Any, completion: Any, total: Any) -> Usage | None:
+    """The report of three counts that add up, the commonest; None where it needs a closer look."""
+    if type(prompt) is not int or type(completion) is not int or total != prompt + completion or not total:
+        return None
+    return Usage(prompt=prompt, completion=completion) if 0 <= prompt <= MOST and 0 <= completion <= MOST else None
 
 
 def _total(node: Node, names: tuple[str, ...]) -> int | None:

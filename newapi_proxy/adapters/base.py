@@ -7,6 +7,7 @@ compares a provider's name.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final, Literal, Protocol
 
 import msgspec
@@ -171,6 +172,7 @@ def speaks(adapter: Adapter, dialect: str, model: str) -> Dialect | None:
     return first
 
 
+@lru_cache(maxsize=1024)
 def join(base_url: str, path: str) -> str:
     """Base URL and path, a version path that the base already ends in not doubled (interfaces §3).
 

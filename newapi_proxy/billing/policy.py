@@ -71,13 +71,18 @@ def trusted(usage: Usage, ask: Ask) -> bool:
     False for negative counts, parts above any number of tokens there is, and a prompt that the body cannot hold, unless
     the body reaches for context kept elsewhere: media by address, stored conversations, server tools.
     """
-    for part in (usage, *(other for _, other in usage.others)):
-        counts = (part.prompt, part.completion, part.cache_read, part.cache_write, part.cache_write_1h)
-        if min(counts) < 0 or max(counts) > CONTEXT:
-            return False
-    if not all(0 <= count <= MOST for count in usage.server_tools.values()):
+    if not _possible(usage):
+        return False
+    if usage.others and not all(_possible(other) for _, other in usage.others):
+        return False
+    if usage.server_tools and not all(0 <= count <= MOST for count in usage.server_tools.values()):
         return False
     return usage.prompt <= PER_BYTE * ask.size + SLACK or reaches_out(ask)
+
+
+def _possible(usage: Usage) -> bool:
+    counts = (usage.prompt, usage.completion, usage.cache_read, usage.cache_write, usage.cache_write_1h)
+    return min(counts) >= 0 and max(counts) <= CONTEXT
 
 
 def reaches_out(ask: Ask) -> bool:

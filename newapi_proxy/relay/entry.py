@@ -8,15 +8,18 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Final
 
+import msgspec
+
 from newapi_proxy.billing import ledger
 from newapi_proxy.billing.prices import Price
 from newapi_proxy.relay.attempt import Served
 from newapi_proxy.relay.house import Given
-from newapi_proxy.relay.record import Record, line
+from newapi_proxy.relay.record import Record
 from newapi_proxy.relay.settle import Bill
 from newapi_proxy.store import logs
 from newapi_proxy.wire import tree
 
+_ENCODER: Final = msgspec.json.Encoder()  # writes the attempts' records as they are
 MOST_SHARED: Final = 4096
 _SHARED: Final[dict[tuple[str, str, str, Decimal], tuple[str, str]]] = {}
 
@@ -26,22 +29,18 @@ def settlement(given: Given, hold: ledger.Hold, served: Served, billed: Bill, re
     ask, token = given.ask, given.token
     channel = served.prepared.candidate.channel
     units = billed.charge.units
-    usage = line(billed.usage)
     detail = {
         "model": ask.model,
         "upstream_model": served.prepared.upstream_model,
         "channel": channel.name,
-        "usage": usage,
+        "usage": billed.line,
         "price": {"name": billed.price.key, "source": billed.price.source, **billed.price.usd},
         "group": token.group,
         "group_ratio": str(given.ratio),
         "steps": billed.charge.steps,
         "units": units,
         "usd": billed.charge.usd,
-        "attempts": [
-            {"channel": one.channel, "key": one.key, "status": one.status, "error": one.error, "ms": one.ms}
-            for one in record.attempts
-        ],
+        "attempts": record.attempts,
     }
     first = -1000 if record.ttft is None else round(record.ttft * 1000)
     shared, content = _shared(billed.price, given.ratio)
@@ -52,7 +51,7 @@ def settlement(given: Given, hold: ledger.Hold, served: Served, billed: Bill, re
         charge=units,
         at=record.now(),
         channel_id=channel.id,
-        detail=tree.encode(detail),
+        detail=_ENCODER.encode(detail),
         price_version=billed.charge.price_version,
         entry=logs.Entry(
             user_id=hold.account.user_id,

@@ -44,13 +44,15 @@ async def chat(
         ask = surface.read(body, headers)
         record.asked(ask)
         assert visit.token is not None
+        snapshot = house.snapshot
         given = Given(
             visit=visit,
             token=visit.token,
             surface=surface,
             ask=ask,
-            snapshot=house.snapshot,
+            snapshot=snapshot,
             at=record.now(),
+            ratio=snapshot.group_ratio(visit.token.group),
         )
         attempts = Attempts(house, given, sink, record)
         if ask.count_only:
@@ -89,11 +91,10 @@ async def _answer(house: House, given: Given, sink: Sink, record: Record, attemp
             record.served(served.prepared.candidate.channel, served.prepared.upstream_model)
             billed = await _bill(given, served, end)
         if served is not None and billed is not None:
-            record.quota = await held.settle(entry.settlement(given, hold, served, billed, record))
-            if record.quota < billed.charge.units:
-                _short(given, record.quota, billed.charge.units)
-            record.usage = billed.usage
-            record.price_version = given.snapshot.prices.version
+            taken = await held.settle(entry.settlement(given, hold, served, billed, record))
+            record.billed(billed.usage, billed.line, taken, given.snapshot.prices.version)
+            if taken < billed.charge.units:
+                _short(given, taken, billed.charge.units)
     match outcome:
         case Served():
             _deliver(given, sink, record, attempts, outcome)
@@ -138,16 +139,19 @@ def _plan(house: House, given: Given) -> Plan:
     return Plan(tiers, house.turns, house.health.usable, serves)
 
 
-def _price(given: Given, channel: Channel | None = None) -> Price:
+def _price(given: Given) -> Price:
     """By the requested name, else by the one it is mapped to (decision 16). Raises ClientError where none is."""
     model = given.ask.model
-    tiers = ((channel,),) if channel is not None else given.snapshot.tiers(given.token.group, model)
-    for tier in tiers:
+    for tier in given.snapshot.tiers(given.token.group, model):
         for one in tier:
             price = given.snapshot.prices.find(model, one.upstream_model(model))
             if price is not None:
                 return price
-    raise ClientError(
+    raise _unpriced(model)
+
+
+def _unpriced(model: str) -> ClientError:
+    return ClientError(
         f"The model {model} has no price, so it cannot be used.", code="model_price_missing", param="model"
     )
 
@@ -178,7 +182,10 @@ def _ended(outcome: Outcome) -> tuple[policy.End, Served | None]:
 async def _bill(given: Given, served: Served, end: policy.End) -> Bill | None:
     for _ in range(served.heard.skipped):
         metrics.skipped_frame()
-    return await bill(given, served, end, _price(given, served.prepared.candidate.channel))
+    price = given.snapshot.prices.find(given.ask.model, served.prepared.upstream_model)
+    if price is None:
+        raise _unpriced(given.ask.model)
+    return await bill(given, served, end, price)
 
 
 def _short(given: Given, taken: int, units: int) -> None:

@@ -42,7 +42,7 @@ class House:
 class Given(msgspec.Struct, frozen=True, kw_only=True):
     """What is fixed about a request: who came with which key, what is asked in which format, under which snapshot.
 
-    `at` is unix seconds.
+    `at` is unix seconds, `ratio` the group's factor on every price.
     """
 
     visit: Visit
@@ -51,13 +51,9 @@ class Given(msgspec.Struct, frozen=True, kw_only=True):
     ask: Ask
     snapshot: Snapshot
     at: int
+    ratio: Decimal
 
     @property
     def id(self) -> str:
         """The request's id, in the ledger and in the log."""
         return self.visit.request_id
-
-    @property
-    def ratio(self) -> Decimal:
-        """The group's factor on every price."""
-        return self.snapshot.group_ratio(self.token.group)

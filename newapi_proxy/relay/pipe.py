@@ -54,8 +54,8 @@ class Heard:
         """Listens to one event; False when nothing after it may be passed on."""
         kind = type(event)
         if kind in _TEXT:
-            self.tally.feed(event.text)  # type: ignore[union-attr]
-            self.committed = True
+            self.said(event.text)  # type: ignore[union-attr]
+            return True
         elif kind in _CONTENT:
             self.committed = True
             self.finished = self.finished or kind is Finished
@@ -70,6 +70,12 @@ class Heard:
             return self._skip(event)
         self._row = 0
         return True
+
+    def said(self, text: str) -> None:
+        """Listens to a piece of text."""
+        self.tally.feed(text)
+        self.committed = True
+        self._row = 0
 
     def _skip(self, event: Skipped) -> bool:
         self.skipped += 1
@@ -177,7 +183,7 @@ class Verbatim:
         same, said = self._template.match(data)
         if not same:
             return self._read(data)
-        self.heard.tally.feed(said.decode("utf-8", "replace"))
+        self.heard.said(said.decode("utf-8", "replace"))
         if same == len(data):
             return data
         return data[:same] + self._read(data[same:])
@@ -191,18 +197,32 @@ class Verbatim:
         for frame in self._decoder.feed(data):
             if heard.ended:
                 break
+            if out and self._repeats(frame):
+                out.append(frame.raw)
+                continue
             events = list(self._reader.read(frame))
             for event in events:
                 if not heard.take(event):
                     return b"".join(out)
             passed = self._passer.frame(frame, events)
             out.append(passed)
+            if heard.finished:
+                self._template = None  # what a choice says after its end is the passer's to judge
+            elif self._template is None and passed is frame.raw and len(events) == 1:
+                self._template = Template.learnt(frame, events[0])
         self._whole = self._decoder.empty
-        if heard.finished:
-            self._template = None  # what a choice says after its end is the passer's to judge
-        elif frame is not None and passed is frame.raw and len(events) == 1:
+        if not heard.finished and frame is not None and passed is frame.raw and len(events) == 1:
             self._template = Template.learnt(frame, events[0]) or self._template
         return out[0] if len(out) == 1 else b"".join(out)
+
+    def _repeats(self, frame: Frame) -> bool:
+        """Whether the frame differs from the one learnt in nothing but its text, which is heard."""
+        if self._template is None:
+            return False
+        same, said = self._template.match(frame.raw)
+        if same:
+            self.heard.said(said.decode("utf-8", "replace"))
+        return same > 0
 
     def drain(self) -> bytes:
         """See Pipe."""

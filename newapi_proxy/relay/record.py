@@ -40,6 +40,7 @@ class Record:
         "end",
         "error",
         "label",
+        "line",
         "model",
         "price_version",
         "quota",
@@ -58,6 +59,7 @@ class Record:
         self.end: log.End = "ok"
         self.error: log.Fault | None = None
         self.label = OTHER
+        self.line = _NO_USAGE
         self.model: str | None = None
         self.price_version: str | None = None
         self.quota = 0
@@ -98,6 +100,10 @@ class Record:
         model = self.model or ""
         self.label = next((pattern for pattern in channel.models if matches(pattern, model)), OTHER)
 
+    def billed(self, usage: Usage, told: dict[str, int | str], units: int, price_version: str) -> None:
+        """The ledger has taken the units; `told` is the usage as the line has it."""
+        self.usage, self.line, self.quota, self.price_version = usage, told, units, price_version
+
     def failed(self, error: ProxyError, status: int) -> None:
         """What the client is told instead of an answer."""
         self.error = log.Fault(error.type, error.code)
@@ -120,7 +126,7 @@ class Record:
         visit = self._visit
         token = visit.token
         seconds = self._clock.monotonic() - visit.arrived
-        usage = line(self.usage)
+        usage = self.line
         log.request(
             log.Finished(
                 request_id=visit.request_id,
@@ -167,6 +173,9 @@ def line(usage: Usage) -> dict[str, int | str]:
         "image": usage.image_in + usage.image_out,
         "source": usage.source,
     }
+
+
+_NO_USAGE: Final = line(NOTHING)
 
 
 def usd(units: int) -> str:

@@ -20,6 +20,7 @@ from newapi_proxy.errors import ClientError
 from newapi_proxy.ir.usage import Usage, clamped
 from newapi_proxy.relay.attempt import Served
 from newapi_proxy.relay.house import Given
+from newapi_proxy.relay.record import line
 from newapi_proxy.store.db import Database
 
 LIGHT: Final = 32 * 1024  # bytes that may be tokenized on the loop once the tables are loaded
@@ -104,6 +105,7 @@ class Bill(msgspec.Struct, frozen=True):
     """What a request is billed for: the usage, the price that was found, and the sum with its steps."""
 
     usage: Usage
+    line: dict[str, int | str]  # the usage as the log and the ledger's detail tell it
     price: Price
     charge: Charge
 
@@ -126,7 +128,7 @@ async def bill(given: Given, served: Served, end: policy.End, price: Price) -> B
             usage = policy.topped(usage, await _delivered(served))
     else:
         usage = await _counted(given, served)
-    return Bill(usage, price, charge(usage, price, given.ratio, given.snapshot.prices.find))
+    return Bill(usage, line(usage), price, charge(usage, price, given.ratio, given.snapshot.prices.find))
 
 
 async def _counted(given: Given, served: Served) -> Usage:

@@ -103,10 +103,16 @@ def _lost(conn: Connection) -> bool:
 def perform(conn: Connection, parts: Sequence[_Part]) -> None:
     """One transaction for the parts; never raises, errors are in the parts."""
     try:
-        if conn.dialect.name == "sqlite":  # takes the write lock now: a later upgrade from a read lock cannot wait
-            conn.connection.cursor().execute("BEGIN IMMEDIATE")
+        _begin(conn)
         for part in parts:
-            part.run(conn, nested=len(parts) > 1)
+            part.run(conn, nested=False)
+        if len(parts) > 1 and any(part.error is not None for part in parts):
+            # Savepoints around every part would cost all groups; one that needs them is rare, and is done once more.
+            _rollback(conn)
+            _begin(conn)
+            for part in parts:
+                part.error = None
+                part.run(conn, nested=True)
         if all(part.error is not None for part in parts):
             _rollback(conn)
         else:
@@ -118,6 +124,11 @@ def perform(conn: Connection, parts: Sequence[_Part]) -> None:
     for part in parts:
         if part.error is not None:
             part.error = declared(conn, part.error)
+
+
+def _begin(conn: Connection) -> None:
+    if conn.dialect.name == "sqlite":  # takes the write lock now: a later upgrade from a read lock cannot wait
+        conn.connection.cursor().execute("BEGIN IMMEDIATE")
 
 
 def _commit(conn: Connection) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from operator import itemgetter
 from types import SimpleNamespace
 from typing import Any, Final
 
@@ -29,10 +30,12 @@ from sqlalchemy.sql.dml import Insert, Update
 from sqlalchemy.types import TypeEngine
 
 MOST: Final = 32  # rows in one statement; SQLite allows 500 members of a compound
+_MOST_BITS: Final = MOST.bit_length() - 1
 INT: Final[TypeEngine[Any]] = BigInteger()
 TEXT: Final[TypeEngine[Any]] = Text()
 
 Params = Sequence[Sequence[Any]]
+Order = Callable[[Sequence[Any]], Sequence[Any]]  # values in a statement's order
 Build = Callable[[Dialect, int], Insert | Update]
 
 
@@ -43,31 +46,34 @@ class Rows:
 
     def __init__(self, build: Build) -> None:
         self._build = build
-        self._texts: dict[tuple[str, int], tuple[str, list[int] | None]] = {}
+        self._texts: dict[tuple[str, int], tuple[str, Order | None]] = {}
 
     def run(self, conn: Connection, rows: Params) -> int:
         """Sends the rows; how many were inserted or matched. Raises the driver's own errors."""
+        done, count, total = 0, 0, len(rows)
+        if not total:
+            return 0
         cursor = conn.connection.cursor()
-        done = count = 0
         try:
-            while done < len(rows):
-                size = 1 << min(MOST.bit_length() - 1, (len(rows) - done).bit_length() - 1)
+            while done < total:
+                size = 1 << min(_MOST_BITS, (total - done).bit_length() - 1)
                 text, order = self._text(conn.dialect, size)
-                flat = [value for row in rows[done : done + size] for value in row]
-                cursor.execute(text, flat if order is None else [flat[place] for place in order])
+                flat = rows[0] if total == 1 else [value for row in rows[done : done + size] for value in row]
+                # "many" of one: `execute` lets go of the interpreter once more, to ask for a row's id
+                cursor.executemany(text, (flat if order is None else order(flat),))
                 count += cursor.rowcount
                 done += size
         finally:
             cursor.close()
         return count
 
-    def _text(self, dialect: Dialect, size: int) -> tuple[str, list[int] | None]:
+    def _text(self, dialect: Dialect, size: int) -> tuple[str, Order | None]:
         known = self._texts.get((dialect.name, size))
         if known is None:
             compiled = self._build(dialect, size).compile(dialect=dialect)
             # names are b0, b1 … in the order of the flat values
             order = [int(name[1:]) for name in compiled.positiontup or ()]
-            known = str(compiled), None if order == list(range(len(order))) else order
+            known = str(compiled), None if order == list(range(len(order))) else itemgetter(*order)
             self._texts[dialect.name, size] = known
         return known
 

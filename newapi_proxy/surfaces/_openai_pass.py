@@ -23,6 +23,8 @@ from newapi_proxy.wire.sse import Frame
 Node = dict[str, Any]
 
 MOST_CHOICES: Final = 128  # n's own bound
+_CHUNK: Final = "chat.completion.chunk"
+_OPENING: Final = frozenset({"role", "content", "refusal"})
 _ENVELOPE: Final = ("id", "object", "created", "model", "system_fingerprint", "service_tier")
 
 
@@ -63,6 +65,8 @@ class Passer:
         node = frame.tree
         if type(node) is not dict or self._closed:
             return b""
+        if not node.get("choices"):
+            return self._without_choices(frame, node, False)
         if self._plain(node):
             if self._rename:
                 return sse.encode(tree.encode({**node, "model": self._face.model}))
@@ -71,27 +75,39 @@ class Passer:
         return self._edited(frame, node, events)
 
     def _plain(self, node: Node) -> bool:
-        """Whether this is the common chunk: one more piece of text, nothing to edit."""
-        if node.get("usage") is not None or not self._id or node.get("id") != self._id:
+        """Whether this is a common chunk of one choice, nothing to edit: its opening, more of its text, its finish."""
+        if node.get("usage") is not None or node.get("object") != _CHUNK or type(node.get("created")) is not int:
             return False
         choices = node.get("choices")
-        if type(choices) is not list or len(choices) != 1:
+        if type(choices) is not list or len(choices) != 1 or type(choices[0]) is not dict:
             return False
         choice = choices[0]
-        if type(choice) is not dict or choice.get("finish_reason") is not None:
+        index, delta, finish = choice.get("index"), choice.get("delta"), choice.get("finish_reason")
+        if type(index) is not int or type(delta) is not dict:
             return False
-        index, delta = choice.get("index"), choice.get("delta")
-        voice = self._voices.get(index) if type(index) is int else None
-        return (
-            voice is not None
-            and voice.begun
-            and not voice.finished
-            and type(delta) is dict
-            and len(delta) == 1
-            and type(delta.get("content")) is str
-            and node.get("object") == "chat.completion.chunk"
-            and type(node.get("created")) is int
-        )
+        voice = self._voices.get(index)
+        if voice is None:
+            return finish is None and 0 <= index < MOST_CHOICES and self._opens(node, delta, index)
+        if not voice.begun or voice.finished or not self._id or node.get("id") != self._id:
+            return False
+        if finish is None:
+            return len(delta) == 1 and type(delta.get("content")) is str
+        if delta or voice.retold or type(finish) is not str or finish not in shapes.STANDARD:
+            return False
+        voice.finished = type(node.get("model")) is str
+        return voice.finished
+
+    def _opens(self, node: Node, delta: Node, index: int) -> bool:
+        """Whether the chunk opens its choice as the format wants it; notes that it does."""
+        id_ = node.get("id")
+        if type(id_) is not str or not id_ or (self._id and id_ != self._id) or type(node.get("model")) is not str:
+            return False
+        if delta.get("role") != "assistant" or not delta.keys() <= _OPENING or type(delta.get("content")) is not str:
+            return False
+        self._id = id_
+        voice = self._voices[index] = _Voice()
+        voice.begun = True
+        return True
 
     def _edited(self, frame: Frame, node: Node, events: Sequence[Event]) -> bytes:
         choices = node.get("choices")

@@ -43,6 +43,11 @@ _HOMED: Final = frozenset(
     | {"response_format", "reasoning_effort", "reasoning", "thinking", "enable_thinking", "user", "service_tier"}
     | {"extra_body"}
 )
+# all that most requests say
+_USUAL: Final = frozenset(
+    {"model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens"}
+    | {"temperature", "top_p", "user"}
+)
 # what only steers: the type it must have, where it has one
 _STEERING: Final[dict[str, _Reading | None]] = {
     "frequency_penalty": number_in,
@@ -80,6 +85,22 @@ def read(body: bytes) -> Ask:
     if not messages:
         raise bad("field messages is required", "messages")
     stream = flag_in(sent, "stream") or False
+    if sent.keys() <= _USUAL:  # no tool, no format, no steering: nothing else can be wrong
+        return Ask(
+            dialect=DIALECT,
+            model=model,
+            tree=sent,
+            size=len(body),
+            stream=stream,
+            usage_wanted=_usage_wanted(sent, stream),
+            turns=_openai_parts.turns(list_of(messages, "messages")),
+            controls=Controls(
+                max_tokens=_max_tokens(sent),
+                temperature=number_in(sent, "temperature"),
+                top_p=number_in(sent, "top_p"),
+                user=text_in(sent, "user") or None,
+            ),
+        )
     steering, unknown = _rest(sent)
     functions = sent.get("functions")
     legacy = functions is not None and sent.get("tools") is None

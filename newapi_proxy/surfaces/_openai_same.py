@@ -6,7 +6,7 @@ A.1.2.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from newapi_proxy.ir.finish import understood
 from newapi_proxy.ir.thinking import CLOSE, OPEN
@@ -17,11 +17,13 @@ from newapi_proxy.wire import tree
 
 Node = dict[str, Any]
 
+_SAID: Final = frozenset({"role", "content", "refusal", "annotations"})
+
 
 def filled(face: Face, body: bytes, usage: Usage) -> bytes:
     """The answer with everything its format requires; `body` itself where nothing was missing."""
     node = tree.lenient(body)
-    if type(node) is not dict:
+    if type(node) is not dict or (not face.thinking_to_content and _complete(node, face)):
         return body
     edits: Node = {}
     if type(node.get("id")) is not str or not node["id"]:
@@ -41,6 +43,30 @@ def filled(face: Face, body: bytes, usage: Usage) -> bytes:
     if given is not choices or any(new is not old for new, old in zip(kept, given, strict=True)):
         edits["choices"] = kept
     return tree.encode({**node, **edits}) if edits else body
+
+
+def _complete(node: Node, face: Face) -> bool:
+    """Whether nothing is missing in the common answer, one choice of text: spares the look at each piece."""
+    id_, model, usage, choices = node.get("id"), node.get("model"), node.get("usage"), node.get("choices")
+    if type(id_) is not str or not id_ or type(model) is not str or (face.rename and model != face.model):
+        return False
+    if node.get("object") != "chat.completion" or type(node.get("created")) is not int:
+        return False
+    if type(usage) is not dict or not usage or type(choices) is not list or len(choices) != 1:
+        return False
+    choice = choices[0]
+    if type(choice) is not dict or type(choice.get("index")) is not int or "logprobs" not in choice:
+        return False
+    message, finish = choice.get("message"), choice.get("finish_reason")
+    return (
+        type(message) is dict
+        and message.keys() <= _SAID
+        and "refusal" in message
+        and message.get("role") == "assistant"
+        and type(message.get("content")) is str
+        and type(finish) is str
+        and finish in shapes.STANDARD
+    )
 
 
 def _choice(value: Any, place: int, face: Face) -> Node:

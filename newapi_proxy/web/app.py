@@ -10,6 +10,8 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Final
 
 import msgspec
+from aiohttp import hdrs
+from multidict import istr
 
 from newapi_proxy import log, metrics
 from newapi_proxy.errors import ClientError, OurError, ProxyError
@@ -24,6 +26,7 @@ from newapi_proxy.wire import tree
 BUDGET: Final = 256 * 1024 * 1024  # bytes of request bodies held at once; above, requests are turned away
 LONGEST_ECHO: Final = 4096
 PRINTED_PATH: Final = 256
+REQUEST_ID: Final = istr("X-Request-Id")
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -83,10 +86,10 @@ class Edge:
 
     def _visit(self, arrival: Arrival, path: str, match: Match[Action] | None) -> Visit:
         headers, house = arrival.headers, self.house
-        forwarded = headers.getall("X-Forwarded-For", ())
+        forwarded = headers.getall(hdrs.X_FORWARDED_FOR, ())
         trusted = inbound.networks(house.snapshot.config.trusted_proxies) if forwarded else ()
         return Visit(
-            request_id=self.ids.of(headers.get("X-Request-Id")),
+            request_id=self.ids.of(headers.get(REQUEST_ID)),
             method=arrival.method,
             path=path[:PRINTED_PATH],
             route=match.route.pattern if match is not None else UNKNOWN,

@@ -11,11 +11,14 @@ from hashlib import sha256
 from typing import Final
 from urllib.parse import parse_qsl
 
+from aiohttp import hdrs
+
 from newapi_proxy.errors import ClientError
 from newapi_proxy.snapshot import Snapshot, Token
 from newapi_proxy.web.inbound import within
 
 MOST_KEYS: Final = 10_000  # presented keys remembered per snapshot
+MIDJOURNEY: Final = "midjourney-proxy"
 
 
 def presented(path: str, query: str, headers: Mapping[str, str]) -> Iterator[str]:
@@ -25,7 +28,7 @@ def presented(path: str, query: str, headers: Mapping[str, str]) -> Iterator[str
     stands for "look at mj-api-secret".
     """
     bearer = _bare(headers.get("authorization"))
-    places = [None if bearer == "midjourney-proxy" else bearer, _bare(headers.get("mj-api-secret"))]
+    places = [None if bearer == MIDJOURNEY else bearer, _bare(headers.get("mj-api-secret"))]
     own = [headers.get("x-api-key"), headers.get("x-goog-api-key")]
     if "key=" in query:
         own.append(next((value for name, value in parse_qsl(query, max_num_fields=100) if name == "key"), None))
@@ -55,11 +58,12 @@ class Keys:
     def __init__(self) -> None:
         self._snapshot: Snapshot | None = None
         self._found: dict[str, Token] = {}
+        self._bearers: dict[str, Token] = {}  # by the whole header, where it decides alone
 
     def find(self, snapshot: Snapshot, text: str) -> Token | None:
         """The token of a key as text, `sk-` or not, or None."""
         if self._snapshot is not snapshot:
-            self._snapshot, self._found = snapshot, {}
+            self._snapshot, self._found, self._bearers = snapshot, {}, {}
         token = self._found.get(text)
         if token is not None:
             return token
@@ -70,8 +74,25 @@ class Keys:
             self._found[text] = token
         return token
 
+    def _by_bearer(self, snapshot: Snapshot, header: str) -> Token | None:
+        """The token of an Authorization header where that goes first, which is nearly always."""
+        if self._snapshot is snapshot:
+            token = self._bearers.get(header)
+            if token is not None:
+                return token
+        bare = _bare(header)
+        token = None if bare is None or bare == MIDJOURNEY else self.find(snapshot, bare)
+        if token is not None and len(self._bearers) < MOST_KEYS:
+            self._bearers[header] = token
+        return token
+
     def caller(self, snapshot: Snapshot, path: str, query: str, headers: Mapping[str, str]) -> Token:
         """The token that the request's key belongs to. Raises ClientError 401, in the same words for every bad key."""
+        header = headers.get(hdrs.AUTHORIZATION)
+        if header is not None and "/messages" not in path and "/v1beta" not in path:
+            token = self._by_bearer(snapshot, header)
+            if token is not None:
+                return token
         any_key = False
         for text in presented(path, query, headers):
             any_key = True

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from aiohttp import hdrs
 from aiohttp.web_protocol import RequestPayloadError
 
 from newapi_proxy import metrics
@@ -90,13 +91,13 @@ async def _body(edge: Edge, call: Call) -> bytes:
     """The body, inflated. Raises ClientError, OurError where memory is short, ConnectionError when the client left."""
     arrival, limit = call.arrival, edge.house.snapshot.config.relay.max_body
     headers, payload = arrival.headers, arrival.payload
-    gzipped = "Content-Encoding" in headers and body.coding(headers)
+    gzipped = hdrs.CONTENT_ENCODING in headers and body.coding(headers)
     size = body.declared(headers, limit)
     if edge.held + size > max(BUDGET, limit):
         raise OurError(
             "Too many large requests are being served: try again.", status=503, code="overloaded", retry_after=1.0
         )
-    if "Expect" in headers:
+    if hdrs.EXPECT in headers:
         _expected(call)
     try:
         data = await body.whole(payload, limit)

@@ -1,9 +1,11 @@
 """Client connections on aiohttp's server protocol: parsing, limits and keep-alive are aiohttp's, the rest is here.
 
 Added: the departure is told to the answer in progress at once, deadlines for a dripping head and for a client that
-stops reading, answers written without response objects, retiring while the daemon drains. aiohttp's own hooks that this
-file relies on (of 3.14): the handler gets what `request_factory` makes, which needs `_finish`, `_cancel` and `_task`;
-the handler's result needs `keep_alive`, `prepare` and `write_eof`; `handle_error` answers what could not be parsed.
+stops reading, answers written without response objects, retiring while the daemon drains. aiohttp's own parts that this
+file relies on (of 3.14): `start` is the connection's one task, here without a task, a writer and a response of
+aiohttp's for each request; `data_received` fills `_messages` and wakes `_waiter`; `shutdown` reads what `_serve` keeps;
+`finish_response` takes up what came behind an upgrade that was declined, and needs `_finish`, `prepare` and
+`write_eof`; the parser is paused by `pause_reading` only, or by a full queue.
 """
 
 from __future__ import annotations
@@ -14,10 +16,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final, cast
 
 from aiohttp import web
-from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import StreamReader
-from aiohttp.web_protocol import RequestPayloadError
+from aiohttp.web_protocol import ERROR, RequestPayloadError
 from multidict import CIMultiDictProxy
 
 from newapi_proxy.web.sink import Reply
@@ -25,13 +26,13 @@ from newapi_proxy.web.sink import Reply
 HEAD_SECONDS: Final = 10.0  # from a head's first byte to its last
 STALL_SECONDS: Final = 60.0  # in which a client with a full buffer must read something
 IDLE_SECONDS: Final = 75.0  # between two requests
+LINGER_SECONDS: Final = 5.0  # for the rest of a request that was answered early
 HIGH_WATER: Final = 65536
 HTTP10: Final = (1, 0)
 LIMITS: Final[dict[str, Any]] = {
     "keepalive_timeout": IDLE_SECONDS,
     "access_log": None,
     "auto_decompress": False,  # bounded inflation is `inbound`'s
-    "lingering_time": 5.0,
     "max_line_size": 8190,
     "max_field_size": 16384,
     "max_headers": 128,
@@ -64,31 +65,22 @@ CLOSED: Final = Sent(False)
 class Arrival:
     """One request as the parser left it, with the answer that belongs to it. In place of aiohttp's request object."""
 
-    __slots__ = ("_task", "connection", "headers", "method", "payload", "reply", "target")
+    __slots__ = ("connection", "headers", "method", "payload", "reply", "target")
 
-    def __init__(
-        self,
-        message: RawRequestMessage,
-        payload: StreamReader,
-        connection: web.RequestHandler,
-        writer: AbstractStreamWriter,
-        task: asyncio.Task[None],
-    ) -> None:
+    def __init__(self, message: RawRequestMessage, payload: StreamReader, connection: Inlet) -> None:
         self.method: str = message.method
         self.target: str = message.path
         self.headers: CIMultiDictProxy[str] = message.headers
         self.payload = payload
-        self.connection = cast("Inlet", connection)
-        self._task = task
-        self.reply = Reply(
-            self.connection,
+        self.connection = connection
+        self.reply = connection.reply = Reply(
+            connection,
             http10=message.version <= HTTP10,
             reusable=not message.should_close,
             bare=message.method == "HEAD",
             complete=payload.is_eof,
         )
-        self.connection.reply = self.reply
-        self.connection.payload = payload
+        connection.payload = payload
 
     def _finish(self) -> None:
         """aiohttp: the handler is done."""
@@ -107,9 +99,8 @@ class Server(web.Server):
     """Makes connections, and keeps them until they end. `refuse` answers what could not be parsed."""
 
     def __init__(self, handler: Handler, refuse: Refusal) -> None:
-        super().__init__(
-            cast("Any", handler), request_factory=cast("Any", Arrival), handler_cancellation=False, **LIMITS
-        )
+        super().__init__(cast("Any", handler), handler_cancellation=False, **LIMITS)
+        self.handler = handler
         self.refuse = refuse
         self.retiring = False
 
@@ -177,6 +168,81 @@ class Inlet(web.RequestHandler):
         address = stream.get_extra_info("peername")
         self.peer = str(address[0]) if isinstance(address, tuple) else ""
 
+    async def start(self) -> None:
+        """aiohttp: the connection's task, from its first request to its last."""
+        loop = self._loop
+        while not self._force_close:
+            if not self._messages:
+                self._waiter = loop.create_future()
+                try:
+                    await self._waiter
+                finally:
+                    self._waiter = None
+            message, payload = self._taken()
+            try:
+                await self._serve(message, payload)
+            except ConnectionError:
+                break
+            except Exception as error:
+                self.log_exception("Unhandled exception", exc_info=error)
+                self.force_close()
+            except BaseException:
+                self.force_close()
+                raise
+            if not self._keepalive or self._close or self._force_close:
+                break
+            self._next_keepalive_close_time = due = loop.time() + IDLE_SECONDS
+            if self._keepalive_handle is None:
+                self._keepalive_handle = loop.call_at(due, self._process_keepalive)
+        if not self._force_close:
+            self._task_handler = None
+            if self.transport is not None:
+                self.transport.close()
+
+    def _taken(self) -> tuple[Any, StreamReader]:
+        """The next message; what waits behind a full queue gets its place."""
+        taken = self._messages.popleft()
+        if self._parser is not None:
+            self._parser.message_consumed()
+        if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
+            self._resume_reading_if_drained()
+        return taken
+
+    async def _serve(self, message: Any, payload: StreamReader) -> None:
+        """One request to its answer's end. Raises ConnectionError when there is nobody to answer."""
+        self._server.requests_count += 1
+        sound = isinstance(message, RawRequestMessage)
+        arrival = Arrival(message if sound else ERROR, payload, self)
+        self._request_in_progress = True
+        self._current_request = cast("Any", arrival)
+        try:
+            try:
+                sent = await self._server.handler(arrival) if sound else self._refused(arrival, message.status)
+            except Exception:
+                sent = self._refused(arrival, 500)
+            self._current_request = None
+            if self._upgraded:
+                await self.finish_response(cast("Any", arrival), sent, None)
+            else:
+                arrival._finish()
+        finally:
+            self._current_request = None
+            self._request_in_progress = False
+            if self._handler_waiter is not None:
+                self._handler_waiter.set_result(None)
+        self._keepalive = bool(sent.keep_alive)
+        if not payload.is_eof():
+            await self._linger(payload)
+
+    async def _linger(self, payload: StreamReader) -> None:
+        """Reads the rest of a request that was answered before its end: a reset would take the answer along."""
+        try:
+            async with asyncio.timeout(LINGER_SECONDS):
+                while not payload.is_eof() and not self._force_close:
+                    await payload.readany()
+        except TimeoutError:
+            self.close()
+
     def data_received(self, data: bytes) -> None:
         """Bytes of a request. A head that is not complete with them has its deadline from now on."""
         super().data_received(data)
@@ -199,6 +265,11 @@ class Inlet(web.RequestHandler):
         self._head_timer = None
         if not self.busy:
             self.force_close()
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """The body's buffer has room again; asked after each read, though hardly ever was reading paused."""
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
 
     def pause_writing(self) -> None:
         """The buffer is above its mark: the client must read something within the deadline."""
@@ -237,15 +308,8 @@ class Inlet(web.RequestHandler):
         if reply is not None:
             reply.lost()
 
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
+    def _refused(self, arrival: Arrival, status: int) -> Sent:
         """Answers what could not be parsed, and is the last resort for a handler that failed."""
-        arrival = cast("Arrival", request)
         if arrival.reply.started:
             raise ConnectionError("an answer is out already")
         arrival.reply.keep_alive = False

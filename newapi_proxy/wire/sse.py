@@ -61,6 +61,10 @@ class Decoder:
     def feed(self, data: bytes) -> list[Frame]:
         """Takes the next bytes; returns the frames that they complete."""
         buffer = self._buffer
+        if not buffer and data.endswith(b"\n\n") and b"\r" not in data:
+            pieces = data.split(b"\n\n")
+            if not pieces.pop():  # whole frames, as usual: nothing to look for and nothing to keep
+                return [self._frame(piece + b"\n\n") for piece in pieces]
         buffer += data
         frames: list[Frame] = []
         start = 0
