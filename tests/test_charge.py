@@ -245,7 +245,7 @@ def test_a_hold_is_bytes_and_limit() -> None:
     found = priced({"input": 2, "output": 4})
     assert hold_amount(asked(300, 100), found, ONE) == 101 + 200
     assert hold_amount(asked(300, 100, 3), found, ONE) == 101 + 600
-    assert hold_amount(asked(300), found, ONE) == 101 + 2048
+    assert hold_amount(asked(300), found, ONE) == 101 + 8192
     assert hold_amount(asked(300, 100), found, Decimal("0.5")) == 151
 
 

@@ -440,7 +440,7 @@ async def test_expect_continue(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def reads(call: Call) -> None:
         try:
-            body = await relay_routes._body(place.edge, call)
+            body = await relay_routes._body(call, 10)
         except ProxyError as error:
             place.edge.refuse(call, error)
             return
@@ -466,7 +466,7 @@ async def test_broken_chunks() -> None:
 
     async def reads(call: Call) -> None:
         try:
-            await relay_routes._body(place.edge, call)
+            await relay_routes._body(call, 10)
         except ProxyError as error:
             place.edge.refuse(call, error)
 

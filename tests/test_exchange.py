@@ -23,7 +23,7 @@ from newapi_proxy.relay.health import Health
 from newapi_proxy.relay.house import House
 from newapi_proxy.relay.record import Visit
 from newapi_proxy.secret import Secret
-from newapi_proxy.snapshot import build, token_digest
+from newapi_proxy.snapshot import Snapshot, build, token_digest
 from newapi_proxy.store.db import Database
 from newapi_proxy.surfaces.anthropic import MESSAGES
 from newapi_proxy.surfaces.openai_chat import CHAT
@@ -484,6 +484,70 @@ async def test_unknown_and_unpriced_models_are_refused(play: Start) -> None:
     assert sink.status == 503
     assert orjson.loads(sink.body)["error"]["code"] == "model_not_found"
     assert sink.headers["x-should-retry"] == "false"
+
+
+async def test_a_client_that_reads_nothing_cannot_switch_off_the_deadline(play: Start) -> None:
+    """Waiting for the client's buffer ends with the total deadline too, and what was delivered is charged."""
+
+    class Stuffed(ListSink):
+        async def drain(self) -> None:
+            await asyncio.get_running_loop().create_future()
+
+    stage = await play(Script(START + chunk(content="Hello"), *STREAM[2:]), total_timeout=0.05)
+    sink = Stuffed()
+    sink.full = True
+    _, row = await stage.ask(sink, stream=True)
+    assert row["state"] == "settled"
+    assert b"upstream_timeout" in sink.body
+
+
+async def test_a_total_deadline_tries_and_blames_nobody_else(play: Start) -> None:
+    """When the time of the whole request is over, the next channel is neither asked nor held responsible."""
+    stage = await play(Script(HANG, headers=JSON), whole(), channels=2, total_timeout=0.02)
+    sink, _ = await stage.ask()
+    assert sink.status == 504
+    assert len(stage.client.opened) == 1
+
+
+async def test_a_channel_whose_model_has_no_price_is_no_way_out(play: Start) -> None:
+    """Fail-over never leads to an answer that cannot be charged."""
+    stage = await play(broken(500), whole(), channels=2)
+    snapshot = stage.house.snapshot
+    changed = [
+        msgspec.structs.replace(one, models=("n",), model_mapping={"n": "m" if one.name == "a" else "nobody-knows"})
+        for one in snapshot.channels
+    ]
+    stage.house.snapshot = Snapshot(snapshot.config, changed, snapshot.tokens, snapshot.prices)
+    sink, row = await stage.ask(model="n")
+    assert sink.status == 502
+    assert len(stage.client.opened) == 1
+    assert row["state"] == "voided"
+
+
+async def test_a_charge_that_cannot_be_written_stays_due(play: Start) -> None:
+    """What a client has read of a stream is charged when the ledger works again; the client is told of the fault."""
+    stage = await play(Script(*STREAM), quota=UNIT)
+
+    class Locking(ListSink):
+        def start(self, status: int, headers: Any) -> None:
+            super().start(status, headers)
+            self.lock = sqlite3.connect(stage.path, isolation_level=None)
+            self.lock.execute("BEGIN IMMEDIATE")
+            asyncio.get_running_loop().call_later(0.1, self.lock.close)
+
+    _, row = await stage.ask(Locking(), stream=True)
+    assert (row["state"], row["charged"]) == ("settled", 20)
+    assert await stage.balance() == UNIT - 20
+
+
+async def test_no_word_of_a_provider_reaches_the_log(play: Start, lines: Any) -> None:
+    """A provider's error may quote the prompt: the log has its status and code only."""
+    body = orjson.dumps({"error": {"message": "you said PRIVATE", "type": "invalid_request_error", "code": "c" * 300}})
+    stage = await play(whole(body, 400))
+    await stage.ask()
+    written = lines()
+    assert not any("PRIVATE" in str(line) for line in written)
+    assert max(len(str(line)) for line in written) < 2000
 
 
 async def test_concurrent_requests_never_overdraw(play: Start) -> None:

@@ -50,7 +50,7 @@ def test_one_stray_failure_in_a_hundred_never_opens_a_channel() -> None:
     """The breaker goes by rate, not by a single hit."""
     health, _, told = fresh()
     for n in range(200):
-        health.failed(made(), 0, BROKEN) if n % 100 == 50 else health.succeeded(made(), 0)
+        health.failed(made(), 0, BROKEN, trial=False) if n % 100 == 50 else health.succeeded(made(), 0, trial=False)
     assert health.usable(made(), 0)
     assert told == []
 
@@ -59,13 +59,13 @@ def test_a_failing_channel_opens_tries_once_and_closes_on_success() -> None:
     """Open, half-open with one trial at a time, closed again."""
     health, hands, told = fresh()
     for _ in range(states.MIN_VOLUME):
-        health.failed(made(), 0, BROKEN)
+        health.failed(made(), 0, BROKEN, trial=False)
     assert not health.usable(made(), 0)
     hands.now += states.COOL_DOWN
     assert health.usable(made(), 0)
-    health.began(made())
+    assert health.began(made())
     assert not health.usable(made(), 0)
-    health.succeeded(made(), 0)
+    health.succeeded(made(), 0, trial=True)
     assert health.usable(made(), 0)
     assert told == [states.OPEN, states.HALF_OPEN, states.CLOSED]
 
@@ -74,17 +74,17 @@ def test_a_failed_trial_doubles_the_pause() -> None:
     """Each failed trial waits twice as long for the next."""
     health, hands, _ = fresh()
     for _ in range(states.MIN_VOLUME):
-        health.failed(made(), 0, BROKEN)
+        health.failed(made(), 0, BROKEN, trial=False)
     hands.now += states.COOL_DOWN
-    health.began(made())
-    health.failed(made(), 0, BROKEN)
+    assert health.began(made())
+    health.failed(made(), 0, BROKEN, trial=True)
     assert health.wait(made(), 0) == 2 * states.COOL_DOWN
 
 
 def test_a_dead_key_is_parked_at_once_and_alone() -> None:
     """A refused credential rests, the channel's other key serves on, a replaced key is not held responsible."""
     health, hands, _ = fresh()
-    health.failed(made(), 0, DEAD)
+    health.failed(made(), 0, DEAD, trial=False)
     assert not health.usable(made(), 0)
     assert health.usable(made(), 1)
     assert health.usable(made(key="new"), 0)
@@ -95,10 +95,18 @@ def test_a_dead_key_is_parked_at_once_and_alone() -> None:
 def test_a_rate_limit_rests_as_long_as_upstream_asks() -> None:
     """Retry-After is the pause, bounded by an hour."""
     health, _, _ = fresh()
-    health.failed(made(), 0, UpstreamFailure("x", upstream_status=429, kind="rate_limit", blames="key", retry_after=42))
+    health.failed(
+        made(),
+        0,
+        UpstreamFailure("x", upstream_status=429, kind="rate_limit", blames="key", retry_after=42),
+        trial=False,
+    )
     assert health.wait(made(), 0) == 42
     health.failed(
-        made(), 1, UpstreamFailure("x", upstream_status=429, kind="rate_limit", blames="key", retry_after=1e9)
+        made(),
+        1,
+        UpstreamFailure("x", upstream_status=429, kind="rate_limit", blames="key", retry_after=1e9),
+        trial=False,
     )
     assert health.wait(made(), 1) == states.LONGEST
 
@@ -107,8 +115,8 @@ def test_auto_disable_off_is_never_held_back() -> None:
     """A channel that must stay in use stays in use."""
     health, _, told = fresh()
     for _ in range(50):
-        health.failed(made(auto_disable=False), 0, DEAD)
-        health.failed(made(auto_disable=False), 0, BROKEN)
+        health.failed(made(auto_disable=False), 0, DEAD, trial=False)
+        health.failed(made(auto_disable=False), 0, BROKEN, trial=False)
     assert health.usable(made(auto_disable=False), 0)
     assert told == []
 
@@ -117,5 +125,32 @@ def test_a_fault_of_the_request_blames_nobody() -> None:
     """What the client did wrong is not held against a channel."""
     health, _, _ = fresh()
     for _ in range(50):
-        health.failed(made(), 0, UpstreamFailure("x", upstream_status=400, blames="nobody"))
+        health.failed(made(), 0, UpstreamFailure("x", upstream_status=400, blames="nobody"), trial=False)
     assert health.usable(made(), 0)
+
+
+def test_only_the_trial_decides_about_a_resting_channel() -> None:
+    """What was under way before neither closes the breaker, nor frees a second trial, nor doubles the pause."""
+    health, hands, told = fresh()
+    for _ in range(states.MIN_VOLUME):
+        health.failed(made(), 0, BROKEN, trial=False)
+    health.succeeded(made(), 0, trial=False)
+    health.failed(made(), 0, BROKEN, trial=False)
+    assert health.wait(made(), 0) == states.COOL_DOWN
+    hands.now += states.COOL_DOWN
+    assert health.began(made())
+    assert not health.began(made())
+    health.released(made(), trial=False)
+    assert not health.usable(made(), 0)
+    health.released(made(), trial=True)
+    assert health.usable(made(), 0)
+    assert told == [states.OPEN, states.HALF_OPEN]
+
+
+def test_a_channel_that_was_moved_is_not_held_responsible() -> None:
+    """Another address or other keys after a reload begin anew."""
+    health, _, _ = fresh()
+    for _ in range(states.MIN_VOLUME):
+        health.failed(made(), 0, BROKEN, trial=False)
+    assert not health.usable(made(), 0)
+    assert health.usable(made(key="new"), 0)

@@ -104,6 +104,24 @@ def test_a_skipped_channel_costs_no_pick_and_does_not_come_back() -> None:
     assert [name[0] for name in names(found, 9)] == ["b", "c"]
 
 
+def test_a_skipped_channel_leaves_its_tier_to_the_others() -> None:
+    """The next pick comes from the tier that the skipped one was in."""
+    found = plan([channel("a"), channel("b")], [channel("c")])
+    found.skip(found.next())
+    assert [name[0] for name in names(found, 9)] == ["b", "c"]
+
+
+def test_what_was_only_held_back_is_told() -> None:
+    """After the last pick it is known whether somebody is left who rests."""
+    found = plan([channel("a"), channel("b")], usable=lambda channel, key: channel.name == "a")
+    found.skip(found.next())
+    assert found.next() is None
+    assert found.resting
+    spent = plan([channel("a")])
+    names(spent, 9)
+    assert not spent.resting
+
+
 @pytest.mark.parametrize(
     ("status", "again"),
     [

@@ -122,7 +122,7 @@ def normalise(status: int, told: Said | None, headers: Headers, body: bytes = b"
         retry_after=retry_after(headers),
         upstream_status=status,
         blames=blames,
-        detail=told.message[:DETAIL],
+        detail=f"{len(body)} bytes",  # not the words: a provider's message may quote the prompt
     )
     if told.extra and status_ < 500:
         failure.extra = told.extra

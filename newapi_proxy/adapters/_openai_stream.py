@@ -397,8 +397,8 @@ def read_answer(body: bytes) -> list[Event]:
     if type(node) is list and node and type(node[0]) is dict:
         node = node[0]
     if type(node) is not dict:
-        text = body[: _failures.DETAIL].decode("utf-8", "replace")
-        return [Failed(UpstreamFailure("The provider's answer cannot be read.", upstream_status=502, detail=text))]
+        said = f"{len(body)} bytes that are no JSON object"  # not the bytes: they may be an answer's text
+        return [Failed(UpstreamFailure("The provider's answer cannot be read.", upstream_status=502, detail=said))]
     return _plain(node) or Reader().whole(node)
 
 

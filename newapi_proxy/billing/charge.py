@@ -23,7 +23,7 @@ Find = Callable[[str], Price | None]
 # (what, how many, USD per million tokens or per call, exact quota units): how many is 0 where the line is no count.
 Step = tuple[str, int, str, str]
 
-GUESS: Final = 1024  # output tokens held for a request that names no limit
+GUESS: Final = 4096  # output tokens held for a request that names no limit: few answers are longer
 # Tokens held for media by kind: (flat, payload characters per further token). Flat for images: no provider's usual
 # picture costs more; the others from sizes of ordinary recordings and documents.
 _MEDIA: Final = {"image": (1600, 0), "file": (1000, 16), "audio": (100, 500), "video": (1000, 500)}
@@ -116,7 +116,7 @@ def hold_amount(ask: Ask, price: Price, ratio: Ratio, *, calls: int | Fraction =
     """Quota units to hold before anything is sent: from bytes, no tokenizer (decision 6).
 
     Three bytes a token for text, a flat number for media whatever their payload's size; output as limited by the
-    request, else 1024, for each alternative. A per-call price is exact. Rounded up; never 0 unless the price is.
+    request, else 4096, for each alternative. A per-call price is exact. Rounded up; never 0 unless the price is.
     """
     num, den, _ = _ratio(ratio)
     if price.call is not None:

@@ -34,7 +34,8 @@ _FILES: Final[dict[Encoding, tuple[str, str]]] = {  # name in tiktoken's cache, 
         "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7",
     ),
 }
-_LONG_RUN: Final = re.compile(rf"\S{{{PIECE + 1},}}|\s{{{PIECE + 1},}}")
+# Anchored at a run's beginning: else a run just too short is tried again from each of its characters.
+_LONG_RUN: Final = re.compile(rf"(?<!\S)\S{{{PIECE + 1},}}|(?<!\s)\s{{{PIECE + 1},}}")
 _LOADED: Final[dict[Encoding, tiktoken.Encoding]] = {}
 _LOADING: Final = threading.Lock()
 

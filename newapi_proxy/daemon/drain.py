@@ -17,6 +17,7 @@ from newapi_proxy.web.server import Server
 
 GRACE: Final = 0.3  # seconds for requests that were sent before their client could know
 STEP: Final = 0.02
+LAST_SETTLES: Final = 150  # steps for what was cut off to be charged
 LAST_WORDS: Final = 5.0  # for interrupted streams to say so and to settle
 
 
@@ -39,6 +40,10 @@ async def drain(house: House, servers: Sequence[Server], now: asyncio.Event) -> 
             await _until(now, STEP)
     for server in servers:
         server.abort()
+    for _ in range(LAST_SETTLES):  # what was cut off settles before the ledger closes
+        if not house.watches:
+            break
+        await asyncio.sleep(STEP)
     return not now.is_set()
 
 

@@ -19,6 +19,7 @@ from newapi_proxy.relay.plan import Plan, mapped, retries
 from newapi_proxy.relay.pump import Departed, Watch, pump
 from newapi_proxy.relay.record import Record
 
+LONGEST_CODE: Final = 64
 LISTED: Final = 4096  # characters of a list of dropped parameters; a body may hold any number of unknown names
 
 
@@ -53,7 +54,7 @@ class Attempts:
         self._watch = Watch(
             sink,
             self._begin,
-            keepalive=given.surface.keepalive if given.ask.stream else b"",
+            keepalive=given.surface.keepalive if given.ask.stream and not given.ask.count_only else b"",
             every=relay.keepalive,
             total=relay.total_timeout,
             silence=relay.streaming_timeout,
@@ -66,7 +67,7 @@ class Attempts:
         relay = given.snapshot.config.relay
         failure: ProxyError | None = None
         made = 0
-        while made < relay.max_attempts:
+        while made < relay.max_attempts and not (made and self._watch.over):
             candidate = plan.next()
             if candidate is None:
                 break
@@ -85,7 +86,9 @@ class Attempts:
             failure = outcome
             if not retries(outcome, candidate.channel, relay.no_retry):
                 break
-        raise failure or self._nobody()
+        if failure is None or (isinstance(failure, Unsupported) and plan.resting):
+            raise self._nobody()
+        raise failure
 
     async def count(self, plan: Plan) -> int | None:
         """The first candidate's own token count, where it has one and answers."""
@@ -100,9 +103,10 @@ class Attempts:
             self._incoming = await self._open(prepared, None)
             tokens = counting.tokens(await self._incoming.whole(WHOLE))
         except UpstreamFailure as failure:
+            self._house.health.failed(candidate.channel, candidate.key, failure, trial=False)
             self._note(prepared, failure, since)
             return None
-        self._record.tried(candidate, 200, None, since)
+        self._record.tried(candidate, 200, "ok", since)
         self._record.served(candidate.channel, prepared.upstream_model)
         return tokens
 
@@ -147,17 +151,17 @@ class Attempts:
                 params=",".join(sorted(prepared.outgoing.dropped))[:LISTED],
             )
         since = self._house.clock.monotonic()
-        health.began(channel)
+        trial = health.began(channel)
         try:
             self._incoming = await self._open(prepared, first)
             served = await self._hear(prepared, self._incoming)
         except Departed:
-            health.released(channel)
+            health.released(channel, trial=trial)
             self._release()
-            self._record.tried(prepared.candidate, 0, "client_gone", since)
+            self._record.tried(prepared.candidate, 0, "client_gone", since, "client_gone")
             return Left(self._partly(prepared, anyway=self._told()))
         except UpstreamFailure as failure:
-            health.failed(channel, prepared.candidate.key, failure)
+            health.failed(channel, prepared.candidate.key, failure, trial=trial)
             self._release()
             self._note(prepared, failure, since)
             partly = self._partly(prepared)
@@ -167,15 +171,18 @@ class Attempts:
                 failure.status = status
             return failure
         except OurError as ours:
-            health.released(channel)
+            health.released(channel, trial=trial)
             self._release()
-            self._record.tried(prepared.candidate, 0, str(ours.code), since)
+            self._record.tried(prepared.candidate, 0, "internal", since, str(ours.code))
             partly = self._partly(prepared)
             if partly is None:
                 raise
             return Cut(partly, ours)
-        health.succeeded(channel, prepared.candidate.key)
-        self._record.tried(prepared.candidate, 200, None, since)
+        except BaseException:
+            health.released(channel, trial=trial)
+            raise
+        health.succeeded(channel, prepared.candidate.key, trial=trial)
+        self._record.tried(prepared.candidate, 200, "ok", since)
         return served
 
     async def _open(self, prepared: Prepared, first_token: float | None) -> Incoming:
@@ -225,13 +232,16 @@ class Attempts:
         )
 
     def _note(self, prepared: Prepared, failure: UpstreamFailure, since: float) -> None:
-        self._record.tried(prepared.candidate, failure.upstream_status, str(failure.code), since)
+        """What went wrong, without the words of an answer: a provider's message may quote the prompt."""
+        code = str(failure.code)[:LONGEST_CODE]
+        self._record.tried(prepared.candidate, failure.upstream_status, failure.kind, since, code)
         log.logger().warning(
             "attempt_failed",
             request_id=self._given.id,
             channel=prepared.candidate.channel.name,
             status=failure.upstream_status,
-            code=failure.code,
-            message=failure.message,
+            kind=failure.kind,
+            code=code,
+            message=failure.message if failure.upstream_status == 0 else None,
             detail=failure.detail,
         )

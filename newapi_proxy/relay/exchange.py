@@ -44,7 +44,7 @@ async def chat(
         ask = surface.read(body, headers)
         record.asked(ask)
         assert visit.token is not None
-        snapshot = house.snapshot
+        snapshot = visit.snapshot or house.snapshot
         given = Given(
             visit=visit,
             token=visit.token,
@@ -81,7 +81,7 @@ def reject(house: House, visit: Visit, surface: Surface, sink: Sink, error: Prox
 
 async def _answer(house: House, given: Given, sink: Sink, record: Record, attempts: Attempts) -> None:
     plan = _plan(house, given)
-    amount = hold_amount(given.ask, _price(given), given.ratio)
+    amount = max(hold_amount(given.ask, price, given.ratio) for price in _prices(given))
     hold = _hold(house, given, amount)
     async with Held(house.db, hold) as held:
         outcome = await attempts.run(plan)
@@ -91,7 +91,8 @@ async def _answer(house: House, given: Given, sink: Sink, record: Record, attemp
             record.served(served.prepared.candidate.channel, served.prepared.upstream_model)
             billed = await _bill(given, served, end)
         if served is not None and billed is not None:
-            taken = await held.settle(entry.settlement(given, hold, served, billed, record))
+            due = entry.settlement(given, hold, served, billed, record)
+            taken = await held.settle(due, delivered=served.pipe is not None)
             record.billed(billed.usage, billed.line, taken, given.snapshot.prices.version)
             if taken < billed.charge.units:
                 _short(given, taken, billed.charge.units)
@@ -133,21 +134,32 @@ def _plan(house: House, given: Given) -> Plan:
             f"No channel serves the model {ask.model} for group {token.group}.", status=503, code="model_not_found"
         )
 
+    find = given.snapshot.prices.find
+
     def serves(channel: Channel) -> bool:
-        return speaks(channel.adapter, ask.dialect, channel.upstream_model(ask.model)) is not None
+        model = channel.upstream_model(ask.model)
+        if speaks(channel.adapter, ask.dialect, model) is None:
+            return False
+        return ask.count_only or find(ask.model, model) is not None
 
     return Plan(tiers, house.turns, house.health.usable, serves)
 
 
-def _price(given: Given) -> Price:
-    """By the requested name, else by the one it is mapped to (decision 16). Raises ClientError where none is."""
-    model = given.ask.model
+def _prices(given: Given) -> list[Price]:
+    """What the request may cost, by the channel that serves it: the requested name's price, else the mapped one's.
+
+    Raises ClientError where no channel's name has one (decision 16).
+    """
+    model, find = given.ask.model, given.snapshot.prices.find
+    prices: dict[str, Price] = {}
     for tier in given.snapshot.tiers(given.token.group, model):
-        for one in tier:
-            price = given.snapshot.prices.find(model, one.upstream_model(model))
+        for channel in tier:
+            price = find(model, channel.upstream_model(model))
             if price is not None:
-                return price
-    raise _unpriced(model)
+                prices[price.name] = price
+    if not prices:
+        raise _unpriced(model)
+    return list(prices.values())
 
 
 def _unpriced(model: str) -> ClientError:

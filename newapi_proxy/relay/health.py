@@ -1,6 +1,6 @@
 """Which channels and keys may be used now: breakers by failure rate, parked keys, half-open recovery.
 
-State lives in memory, keyed by channel name and by the key's digest, and survives reloads. A channel with
+State lives in memory, keyed by channel and by the key's digest, and survives reloads. A channel with
 `auto_disable: false` is never held back. Sources: user-demands F1, F2, F7, reliability 5.1, decision 20.
 """
 
@@ -21,6 +21,8 @@ COOL_DOWN: Final = 30.0  # first pause of an opened breaker; doubles with each f
 KEY_PAUSE: Final = 600.0  # a dead credential
 BUSY_PAUSE: Final = 5.0  # a rate limit that names no time
 LONGEST: Final = 3600.0
+MOST: Final = 10_000  # breakers; a reload that renames all channels leaves the old ones behind
+_Place = tuple[str, str, int]
 CLOSED, HALF_OPEN, OPEN, DISABLED = 0, 1, 2, 3
 
 
@@ -53,7 +55,7 @@ class Health:
     def __init__(self, clock: Clock, told: Callable[[str, int], None]) -> None:
         self._clock = clock
         self._told = told
-        self._breakers: dict[str, _Breaker] = {}
+        self._breakers: dict[_Place, _Breaker] = {}
         self._parked: dict[tuple[str, int], float] = {}
 
     def usable(self, channel: Channel, key: int) -> bool:
@@ -68,43 +70,45 @@ class Health:
             return 0.0
         now = self._clock.monotonic()
         until = self._parked.get((channel.name, _digest(channel, key)), 0.0)
-        breaker = self._breakers.get(channel.name)
+        breaker = self._of(channel)
         if breaker is not None and breaker.until:
             until = max(until, now + 1.0 if breaker.trial and breaker.until <= now else breaker.until)
         return max(0.0, until - now)
 
-    def began(self, channel: Channel) -> None:
-        """An attempt begins; in a half-open channel it is the trial."""
-        breaker = self._breakers.get(channel.name)
-        if breaker is not None and breaker.until and channel.auto_disable:
-            breaker.trial = True
-            self._told(channel.name, HALF_OPEN)
+    def began(self, channel: Channel) -> bool:
+        """An attempt begins; whether it is a half-open channel's trial. Only a trial decides about the pause."""
+        breaker = self._of(channel)
+        if breaker is None or not breaker.until or breaker.trial or not channel.auto_disable:
+            return False
+        breaker.trial = True
+        self._told(channel.name, HALF_OPEN)
+        return True
 
-    def succeeded(self, channel: Channel, key: int) -> None:
+    def succeeded(self, channel: Channel, key: int, *, trial: bool) -> None:
         """The attempt answered; a trial that does closes the breaker."""
         if self._parked:
             self._parked.pop((channel.name, _digest(channel, key)), None)
-        breaker = self._breakers.get(channel.name)
+        breaker = self._of(channel)
         if breaker is None:
             return
-        if breaker.until:
-            del self._breakers[channel.name]
+        if trial:
+            del self._breakers[_place(channel)]
             self._told(channel.name, CLOSED)
-        else:
+        elif not breaker.until:
             now = self._clock.monotonic()
             breaker.forget(now - WINDOW)
             breaker.note(now, failed=False)
 
-    def released(self, channel: Channel) -> None:
+    def released(self, channel: Channel, *, trial: bool) -> None:
         """The attempt ended without a verdict (the client left, the request was at fault)."""
-        breaker = self._breakers.get(channel.name)
-        if breaker is not None:
+        breaker = self._of(channel)
+        if breaker is not None and trial:
             breaker.trial = False
 
-    def failed(self, channel: Channel, key: int, failure: UpstreamFailure) -> None:
+    def failed(self, channel: Channel, key: int, failure: UpstreamFailure, *, trial: bool) -> None:
         """The attempt failed: parks the key, or counts against the channel, as the failure blames."""
         if failure.blames == "nobody" or not channel.auto_disable:
-            self.released(channel)
+            self.released(channel, trial=trial)
             return
         now = self._clock.monotonic()
         if failure.blames == "key":
@@ -112,22 +116,27 @@ class Health:
             at = (channel.name, _digest(channel, key))
             self._parked[at] = max(self._parked.get(at, 0.0), now + min(pause, LONGEST))
             self._sweep(now)
-            self.released(channel)
+            self.released(channel, trial=trial)
             return
-        breaker = self._breakers.setdefault(channel.name, _Breaker())
+        if len(self._breakers) > MOST:
+            self._breakers.clear()
+        breaker = self._breakers.setdefault(_place(channel), _Breaker())
         breaker.forget(now - WINDOW)
         breaker.note(now, failed=True)
         tripped = len(breaker.attempts) >= MIN_VOLUME and breaker.failures >= MAX_RATE * len(breaker.attempts)
-        if breaker.trial or (tripped and not breaker.until):
+        if trial or (tripped and not breaker.until):
             breaker.pause = min(LONGEST, breaker.pause * 2 if breaker.pause else COOL_DOWN)
             breaker.until = now + max(breaker.pause, min(failure.retry_after or 0.0, LONGEST))
             breaker.trial = False
             self._told(channel.name, OPEN)
 
+    def _of(self, channel: Channel) -> _Breaker | None:
+        return self._breakers.get(_place(channel)) if self._breakers else None
+
     def states(self) -> dict[str, str]:
         """What is not simply closed, for a state line: channel → word."""
         now = self._clock.monotonic()
-        states = {name: f"open {b.until - now:.0f}s" for name, b in self._breakers.items() if b.until > now}
+        states = {place[0]: f"open {b.until - now:.0f}s" for place, b in self._breakers.items() if b.until > now}
         for (name, _), until in self._parked.items():
             if until > now:
                 states[name] = f"{states.get(name, '')} key parked {until - now:.0f}s".strip()
@@ -136,6 +145,11 @@ class Health:
     def _sweep(self, now: float) -> None:
         if len(self._parked) > 1000:
             self._parked = {at: until for at, until in self._parked.items() if until > now}
+
+
+def _place(channel: Channel) -> _Place:
+    """A channel that was given another address or other keys is not held responsible for its past."""
+    return channel.name, channel.base_url, hash(channel.keys)
 
 
 def _digest(channel: Channel, key: int) -> int:

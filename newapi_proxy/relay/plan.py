@@ -80,6 +80,7 @@ class Plan:
         self._usable = usable
         self._tried: set[tuple[str, int]] = set()
         self._last: Candidate | None = None
+        self._before: Candidate | None = None
         self._picks = 0
 
     def next(self) -> Candidate | None:
@@ -105,7 +106,18 @@ class Plan:
         """The candidate's channel cannot express the request: none of its keys will; the pick does not count."""
         for key in range(max(1, len(candidate.channel.keys))):
             self._tried.add((candidate.channel.name, key))
+        self._last = self._before
         self._picks -= 1
+
+    @property
+    def resting(self) -> bool:
+        """Whether, after `next` gave none, there are pairs that were only held back for now."""
+        return any(
+            (channel.name, key) not in self._tried
+            for tier in self._tiers
+            for channel in tier
+            for key in range(max(1, len(channel.keys)))
+        )
 
     def _others(self, last: Candidate) -> bool:
         return any(
@@ -134,7 +146,7 @@ class Plan:
     def _take(self, channel: Channel, key: int, tier: int) -> Candidate:
         self._tried.add((channel.name, key))
         self._tried.add((channel.name, -1))
-        self._last = Candidate(channel, key, tier)
+        self._before, self._last = self._last, Candidate(channel, key, tier)
         self._picks += 1
         return self._last
 

@@ -13,6 +13,7 @@ from typing import Final
 from newapi_proxy.errors import UpstreamFailure
 from newapi_proxy.ports import Incoming, Interrupt, Sink
 from newapi_proxy.relay.pipe import Pipe
+from newapi_proxy.spawn import spawn
 
 GATE: Final = 256 * 1024  # bytes held back before content; above, the attempt is committed all the same
 
@@ -106,6 +107,21 @@ class Watch:
             self._timer.cancel()
             self._timer = None
 
+    @property
+    def over(self) -> bool:
+        """Whether another attempt would be in vain: the client has gone, or the total deadline has passed."""
+        return self.departed or self._loop.time() >= self._total_at
+
+    async def room(self) -> None:
+        """Waits until the client has taken what it was sent; deadlines and its departure end this wait too."""
+        free = self._loop.create_future()
+        draining = spawn(self._sink.drain(), "room")
+        draining.add_done_callback(lambda _: None if free.done() else free.set_result(None))
+        try:
+            await self.interrupt.wait(free)
+        finally:
+            draining.cancel()
+
     def _gone(self) -> None:
         self.departed = True
         self.interrupt.fire(Departed())
@@ -170,7 +186,7 @@ async def pump(
         else:
             gate.hold(out, pipe)
         if sink.full:
-            await sink.drain()
+            await watch.room()
         if heard.failure is not None:
             raise heard.failure
         if not data or heard.ended:

@@ -12,7 +12,7 @@ from newapi_proxy.errors import ClientError, ProxyError, UpstreamFailure
 from newapi_proxy.ir.ask import Ask
 from newapi_proxy.ir.usage import NOTHING, Usage
 from newapi_proxy.relay.plan import Candidate
-from newapi_proxy.snapshot import Channel, Token, matches
+from newapi_proxy.snapshot import Channel, Snapshot, Token, matches
 
 OTHER: Final = "other"  # for what no configuration names: labels stay bounded
 
@@ -27,6 +27,7 @@ class Visit(msgspec.Struct, frozen=True, kw_only=True):
     client_ip: str
     arrived: float
     token: Token | None = None
+    snapshot: Snapshot | None = None  # the one that the token was found in
 
 
 class Record:
@@ -74,11 +75,11 @@ class Record:
         self.model = ask.model
         self.stream = ask.stream
 
-    def tried(self, candidate: Candidate, status: int, error: str | None, since: float) -> None:
-        """An attempt ended; `since` is when it began."""
+    def tried(self, candidate: Candidate, status: int, kind: str, since: float, code: str | None = None) -> None:
+        """An attempt ended; `since` is when it began, `kind` ok or one of few words, `code` the provider's own."""
         milliseconds = round((self._clock.monotonic() - since) * 1000, 1)
-        self.attempts.append(log.Attempt(candidate.channel.name, candidate.key, status, error, milliseconds))
-        metrics.attempt(candidate.channel.name, error or "ok")
+        self.attempts.append(log.Attempt(candidate.channel.name, candidate.key, status, code, milliseconds))
+        metrics.attempt(candidate.channel.name, kind)
 
     def first_byte(self) -> None:
         """Content is on its way to the client."""

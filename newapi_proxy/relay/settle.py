@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from types import TracebackType
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -16,13 +16,16 @@ from newapi_proxy import log
 from newapi_proxy.billing import count, ledger, policy
 from newapi_proxy.billing.charge import Charge, charge
 from newapi_proxy.billing.prices import Price
-from newapi_proxy.errors import ClientError
+from newapi_proxy.errors import ClientError, OurError
 from newapi_proxy.ir.usage import Usage, clamped
 from newapi_proxy.relay.attempt import Served
 from newapi_proxy.relay.house import Given
 from newapi_proxy.relay.record import line
-from newapi_proxy.store.db import Database
+from newapi_proxy.spawn import spawn
+from newapi_proxy.store.db import Database, Function
 
+AGAIN: Final = 1.0  # seconds between two tries of what must be written
+TRIES: Final = 600  # afterwards the hold stays open and is given back at the next start
 LIGHT: Final = 32 * 1024  # bytes that may be tokenized on the loop once the tables are loaded
 
 
@@ -48,15 +51,21 @@ class Held:
         self._open = True
         return self
 
-    async def settle(self, settlement: ledger.Settlement) -> int:
-        """Settles; the units taken. Raises OurError when the ledger cannot be written: then nothing was taken."""
+    async def settle(self, settlement: ledger.Settlement, *, delivered: bool) -> int:
+        """Settles; the units taken. Raises OurError when the ledger cannot be written at the moment.
+
+        Where the answer was `delivered` already the charge stays due and is tried again until it is written;
+        otherwise the client gets an error in its place, and leaving gives the money back.
+        """
         self._open = False
         try:
             taken = await self._db.write(ledger.settle, settlement)
-        except asyncio.CancelledError:
-            raise
-        except BaseException:
-            self._open = True  # not written: the money is still held, so it is given back
+        except OurError:
+            if delivered:
+                asked = self._db.write(ledger.settle, settlement)
+                spawn(_insist(self._db, ledger.settle, settlement, asked), "settle")
+            else:
+                self._open = True
             raise
         return taken or 0
 
@@ -72,13 +81,22 @@ class Held:
         void = ledger.Void(
             request_id=hold.request_id, account=hold.account, held=hold.amount, at=hold.at, reason=reason
         )
-        self._db.write(ledger.void, void).add_done_callback(_noted)
+        asked = self._db.write(ledger.void, void)  # in the queue from here on, whatever becomes of the task
+        spawn(_insist(self._db, ledger.void, void, asked), "void")
 
 
-def _noted(written: asyncio.Future[bool]) -> None:
-    if not written.cancelled() and (error := written.exception()) is not None:
-        # the hold stays open and is given back at the next start
-        log.logger().error("settle_failed", reason="a hold could not be given back", error=type(error).__name__)
+async def _insist(db: Database, fn: Function[Any, Any], item: object, asked: asyncio.Future[Any]) -> None:
+    """Writes what must be written, however often the ledger fails; both functions are safe to repeat."""
+    for _ in range(TRIES):
+        try:
+            await asked
+        except OurError:
+            await asyncio.sleep(AGAIN)
+            asked = db.write(fn, item)
+        else:
+            return
+    asked.cancel()
+    log.logger().error("settle_failed", reason="the ledger could not be written for too long")
 
 
 def _refusal(lack: str) -> ClientError:

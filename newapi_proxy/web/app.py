@@ -17,7 +17,7 @@ from newapi_proxy import log, metrics
 from newapi_proxy.errors import ClientError, OurError, ProxyError
 from newapi_proxy.relay.house import House
 from newapi_proxy.relay.record import Record, Visit
-from newapi_proxy.snapshot import Token
+from newapi_proxy.snapshot import Snapshot, Token
 from newapi_proxy.web import inbound, keys
 from newapi_proxy.web.router import UNKNOWN, Match, Route, Router, split
 from newapi_proxy.web.server import CLOSED, KEPT, Arrival, Sent
@@ -37,9 +37,9 @@ class Call(msgspec.Struct, frozen=True):
     query: str
     visit: Visit
 
-    def by(self, token: Token) -> Visit:
-        """The visit of a caller who is known now."""
-        return msgspec.structs.replace(self.visit, token=token)
+    def by(self, token: Token, snapshot: Snapshot | None = None) -> Visit:
+        """The visit of a caller who is known now, by the snapshot in which the token was found."""
+        return msgspec.structs.replace(self.visit, token=token, snapshot=snapshot)
 
 
 Action = Callable[["Edge", Call], Awaitable[None]]

@@ -31,11 +31,19 @@ def presented(path: str, query: str, headers: Mapping[str, str]) -> Iterator[str
     places = [None if bearer == MIDJOURNEY else bearer, _bare(headers.get("mj-api-secret"))]
     own = [headers.get("x-api-key"), headers.get("x-goog-api-key")]
     if "key=" in query:
-        own.append(next((value for name, value in parse_qsl(query, max_num_fields=100) if name == "key"), None))
+        own.append(_asked(query))
     first = "/messages" in path or "/v1beta" in path or (bearer is None and places[1] is None)
     for place in [*own, *places] if first else [*places, *own]:
         if place:
             yield place.strip()
+
+
+def _asked(query: str) -> str | None:
+    """The key in a query, None where there is none, or where there are too many fields to look for it."""
+    try:
+        return next((value for name, value in parse_qsl(query, max_num_fields=100) if name == "key"), None)
+    except ValueError:
+        return None
 
 
 def _bare(value: str | None) -> str | None:

@@ -20,6 +20,7 @@ from newapi_proxy.web import body, keys
 from newapi_proxy.web.app import BUDGET, Action, Call, Edge, not_implemented
 from newapi_proxy.web.router import Route
 
+UNDECLARED: Final = 1 << 20  # bytes set aside for a body that does not say how long it is
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 PATH: Final = ":path"  # under this name a surface finds what its route's braces stood for; no client can send it
 NOT_IMPLEMENTED: Final[Mapping[str, tuple[str, ...]]] = {
@@ -60,21 +61,22 @@ def _relay(surface: Surface) -> Action:
 
     async def relay(edge: Edge, call: Call) -> None:
         house, arrival, visit = edge.house, call.arrival, call.visit
+        snapshot = house.snapshot  # one for the whole request, however long its body takes to come
+        reserved = 0
         metrics.inflight(1)
         try:
-            token = edge.keys.caller(house.snapshot, visit.path, call.query, arrival.headers)
-            visit = call.by(token)
+            token = edge.keys.caller(snapshot, visit.path, call.query, arrival.headers)
+            visit = call.by(token, snapshot)
             keys.admit(token, visit.client_ip, house.clock.wall())
-            data = await _body(edge, call)
-            held = len(data)
-            edge.held += held
-            try:
-                headers: Mapping[str, str] = arrival.headers
-                if call.tail:
-                    headers = {**{name.lower(): value for name, value in headers.items()}, PATH: call.tail}
-                await exchange.chat(house, visit, surface, data, headers, arrival.reply)
-            finally:
-                edge.held -= held
+            limit = snapshot.config.relay.max_body
+            reserved = _reserved(edge, call, limit)
+            data = await _body(call, limit)
+            edge.held += len(data) - reserved
+            reserved = len(data)
+            headers: Mapping[str, str] = arrival.headers
+            if call.tail:
+                headers = {**{name.lower(): value for name, value in headers.items()}, PATH: call.tail}
+            await exchange.chat(house, visit, surface, data, headers, arrival.reply)
         except ProxyError as error:
             exchange.reject(house, visit, surface, arrival.reply, error)
         except ConnectionError:
@@ -82,21 +84,34 @@ def _relay(surface: Surface) -> Action:
         except Exception as error:
             edge.failed(call, error, surface.failure)
         finally:
+            edge.held -= reserved
             metrics.inflight(-1)
 
     return relay
 
 
-async def _body(edge: Edge, call: Call) -> bytes:
-    """The body, inflated. Raises ClientError, OurError where memory is short, ConnectionError when the client left."""
-    arrival, limit = call.arrival, edge.house.snapshot.config.relay.max_body
-    headers, payload = arrival.headers, arrival.payload
-    gzipped = hdrs.CONTENT_ENCODING in headers and body.coding(headers)
+def _reserved(edge: Edge, call: Call, limit: int) -> int:
+    """Sets memory aside for a body before it comes, and says how much: what it declares, else a share of the cap.
+
+    Raises OurError where memory is short.
+    """
+    headers = call.arrival.headers
     size = body.declared(headers, limit)
+    if not size and not call.arrival.payload.is_eof():
+        size = min(limit, UNDECLARED)
     if edge.held + size > max(BUDGET, limit):
         raise OurError(
             "Too many large requests are being served: try again.", status=503, code="overloaded", retry_after=1.0
         )
+    edge.held += size
+    return size
+
+
+async def _body(call: Call, limit: int) -> bytes:
+    """The body, inflated. Raises ClientError, ConnectionError when the client left."""
+    arrival = call.arrival
+    headers, payload = arrival.headers, arrival.payload
+    gzipped = hdrs.CONTENT_ENCODING in headers and body.coding(headers)
     if hdrs.EXPECT in headers:
         _expected(call)
     try:
