@@ -440,6 +440,7 @@ async def test_expect_continue(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def reads(call: Call) -> None:
         try:
+            relay_routes._reserved(place.edge, call, 10)
             body = await relay_routes._body(call, 10)
         except ProxyError as error:
             place.edge.refuse(call, error)

@@ -230,18 +230,18 @@ def stream(*pieces: bytes, end: bool = True) -> StreamReader:
 
 async def test_body_at_once_and_in_pieces() -> None:
     """The body is the same whether it was there already or comes later."""
-    assert await body.whole(stream(b"ab", b"cd"), 4) == b"abcd"
+    assert await body.whole(stream(b"ab", b"cd"), share(4)) == b"abcd"
     late = stream(b"ab", end=False)
     asyncio.get_running_loop().call_soon(late.feed_data, b"cd")
     asyncio.get_running_loop().call_later(0.01, late.feed_eof)
-    assert await body.whole(late, 4) == b"abcd"
+    assert await body.whole(late, share(4)) == b"abcd"
 
 
 @pytest.mark.parametrize("end", [True, False])
 async def test_body_above_the_cap(end: bool) -> None:
     """A body above the cap is refused, an endless one before its end."""
     with pytest.raises(ClientError) as told:
-        await body.whole(stream(b"x" * 5, end=end), 4)
+        await body.whole(stream(b"x" * 5, end=end), share(4))
     assert (told.value.status, told.value.code) == (413, "request_too_large")
 
 
@@ -256,17 +256,17 @@ async def test_slow_body(monkeypatch: pytest.MonkeyPatch) -> None:
     """A body that does not come is given up."""
     monkeypatch.setattr(body, "BODY_GRACE", 0.01)
     with pytest.raises(ClientError) as told:
-        await body.whole(stream(b"x", end=False), 100)
+        await body.whole(stream(b"x", end=False), share(100))
     assert told.value.status == 408
 
 
 async def test_gzip_is_bounded() -> None:
     """A gzipped body is inflated up to the cap, small or large; a bomb ends there."""
-    assert await body.inflated(ZIPPED, 5) == b"hello"
+    assert await body.inflated(ZIPPED, share(5)) == b"hello"
     bomb = gzip.compress(b"\0" * 80_000_000)
     assert len(bomb) > body.SMALL
     with pytest.raises(ClientError) as told:
-        await body.inflated(bomb, 1_000_000)
+        await body.inflated(bomb, share(1_000_000))
     assert told.value.status == 413
 
 
@@ -274,7 +274,7 @@ async def test_gzip_is_bounded() -> None:
 async def test_broken_gzip(broken: bytes) -> None:
     """What is no gzip, not all of it, or more than it, is refused."""
     with pytest.raises(ClientError) as told:
-        await body.inflated(broken, 100)
+        await body.inflated(broken, share(100))
     assert (told.value.status, told.value.code) == (400, "invalid_body")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from email.utils import mktime_tz, parsedate_tz
 from typing import Any, Final
 
 import msgspec
@@ -17,9 +18,11 @@ from newapi_proxy.errors import Blame, Kind, UpstreamFailure
 from newapi_proxy.secret import MASK
 from newapi_proxy.wire import tree
 
-DETAIL: Final = 300  # characters of an unreadable body that go to the log
+DETAIL: Final = 300  # characters of an error page that go to the log
+LONGEST_WAIT: Final = 3600.0  # seconds; no provider is believed beyond that
 _LONGEST: Final = 4000  # characters of a message that go to the client
 
+_OWN_VOICE: Final = re.compile(r'[{\["]|(data|event|id|retry):')  # the API's, which may quote a prompt
 _CREDENTIALS: Final = re.compile(
     r"api[ _-]?key[^.]{0,40}(not valid|invalid|incorrect|expired)|(invalid|incorrect)[^.]{0,20}api[ _-]?key"
     r"|API_KEY_INVALID|credit balance|insufficient[ _](credit|balance)",
@@ -71,12 +74,25 @@ def scrubbed(message: str) -> str:
 
 
 def retry_after(headers: Headers) -> float | None:
-    """Seconds from `retry-after-ms` or `retry-after`; None where there is none or it is a date."""
+    """Seconds from `retry-after-ms` or `retry-after`, capped; None where there are none.
+
+    A date counts from the answer's own `Date`, whatever this machine's clock says; without one it says nothing.
+    """
     for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
         text = headers.get(name, "").strip()
-        if re.fullmatch(r"\d{1,9}(\.\d{1,6})?", text):
-            return float(text) / unit
-    return None
+        if re.fullmatch(r"\d{1,30}(\.\d{1,6})?", text, re.ASCII):
+            return min(float(text) / unit, LONGEST_WAIT)
+    then, now = _moment(headers.get("retry-after")), _moment(headers.get("date"))
+    return None if then is None or now is None else min(max(then - now, 0.0), LONGEST_WAIT)
+
+
+def _moment(text: str | None) -> float | None:
+    """An HTTP date as unix seconds; None for what is none."""
+    try:
+        parts = parsedate_tz(text or "")
+        return None if parts is None or parts[9] is None else float(mktime_tz(parts))
+    except (ValueError, OverflowError, IndexError):
+        return None
 
 
 def said(body: bytes) -> Said | None:
@@ -108,7 +124,7 @@ def told(value: Any) -> Said | None:
 
 
 def normalise(status: int, told: Said | None, headers: Headers, body: bytes = b"") -> UpstreamFailure:
-    """The failure for a provider's status and words; `body` is quoted in the log where there are no words."""
+    """The failure for a provider's status and words; the log quotes a `body` that is no API's."""
     if told is None:
         return _wordless(status, headers, body)
     status_, kind, type_, code, blames = _meaning(status, told)
@@ -122,7 +138,7 @@ def normalise(status: int, told: Said | None, headers: Headers, body: bytes = b"
         retry_after=retry_after(headers),
         upstream_status=status,
         blames=blames,
-        detail=f"{len(body)} bytes",  # not the words: a provider's message may quote the prompt
+        detail=_size(headers, body),  # not the words: a provider's message may quote the prompt
     )
     if told.extra and status_ < 500:
         failure.extra = told.extra
@@ -148,8 +164,19 @@ def _wordless(status: int, headers: Headers, body: bytes) -> UpstreamFailure:
         retry_after=retry_after(headers),
         upstream_status=status,
         blames=blames,
-        detail=text,
+        detail=_page(status, text, body) or _size(headers, body),
     )
+
+
+def _page(status: int, text: str, body: bytes) -> str:
+    """What the log may quote: the page of some server in between, no half of a JSON error, which may quote a prompt."""
+    if status < 400 or _OWN_VOICE.match(text) or tree.lenient(body) is not None:
+        return ""
+    return text
+
+
+def _size(headers: Headers, body: bytes) -> str:
+    return f"{len(body)} bytes of {headers.get('content-type', 'no type')[:80]}"
 
 
 def _meaning(status: int, told: Said) -> tuple[int, Kind, str, str | int | None, Blame]:

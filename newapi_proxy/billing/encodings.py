@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 Encoding = Literal["o200k_base", "cl100k_base"]
 DIRECTORY: Final = Path(__file__).parent / "data" / "tiktoken"
 PIECE: Final = 100_000  # characters without a break that are encoded; the rest of such a run is extrapolated
+SLICE: Final = 1_000_000  # characters handed to the encoder at once: its list of tokens is made under the GIL
 _VARIABLE: Final = "TIKTOKEN_CACHE_DIR"
 _FILES: Final[dict[Encoding, tuple[str, str]]] = {  # name in tiktoken's cache, SHA-256
     "o200k_base": (
@@ -35,7 +37,7 @@ _FILES: Final[dict[Encoding, tuple[str, str]]] = {  # name in tiktoken's cache, 
     ),
 }
 # Anchored at a run's beginning: else a run just too short is tried again from each of its characters.
-_LONG_RUN: Final = re.compile(rf"(?<!\S)\S{{{PIECE + 1},}}|(?<!\s)\s{{{PIECE + 1},}}")
+_CUT: Final = re.compile(r"(?<=\S) ")  # no token reaches across this place
 _LOADED: Final[dict[Encoding, tiktoken.Encoding]] = {}
 _LOADING: Final = threading.Lock()
 
@@ -155,9 +157,48 @@ def tokens(text: str, name: Encoding) -> int:
     if len(text) <= PIECE:
         return len(encoder.encode(text, disallowed_special=()))
     total = position = 0
-    for run in _LONG_RUN.finditer(text):
-        total += len(encoder.encode(text[position : run.start()], disallowed_special=()))
-        sample = len(encoder.encode(text[run.start() : run.start() + PIECE], disallowed_special=()))
-        total += -(-sample * (run.end() - run.start()) // PIECE)
-        position = run.end()
-    return total + len(encoder.encode(text[position:], disallowed_special=()))
+    for start, end in _long_runs(text):
+        total += _sliced(encoder, text, position, start)
+        sample = len(encoder.encode(text[start : start + PIECE], disallowed_special=()))
+        total += -(-sample * (end - start) // PIECE)
+        position = end
+    return total + _sliced(encoder, text, position, len(text))
+
+
+def _sliced(encoder: tiktoken.Encoding, text: str, position: int, end: int) -> int:
+    """The tokens of a part of the text, encoded in slices that are cut where the sum stays the same."""
+    total = 0
+    while position < end:
+        cut = _CUT.search(text, position + SLICE, end) if end - position > SLICE else None
+        stop = cut.start() if cut is not None else end
+        total += len(encoder.encode(text[position:stop], disallowed_special=()))
+        position = stop
+    return total
+
+
+def _long_runs(text: str) -> Iterator[tuple[int, int]]:
+    """Start and end of each run of more than PIECE characters without a change between space and no space.
+
+    Looks at PIECE characters at a time, at each once: a long run reaches over the edge of two such pieces, so only the
+    runs at the edges matter. One regular expression over the whole text would try each long word from each character.
+    """
+    begun, blank = 0, text[:1].isspace()  # the run that is open at the edge, and its kind
+    for position in range(0, len(text), PIECE):
+        piece = text[position : position + PIECE]
+        head, tail = _edges(piece)
+        if piece[0].isspace() == blank and head == len(piece):
+            continue
+        end = position + head if piece[0].isspace() == blank else position
+        if end - begun > PIECE:
+            yield begun, end
+        begun, blank = position + len(piece) - tail, piece[-1].isspace()
+    if len(text) - begun > PIECE:
+        yield begun, len(text)
+
+
+def _edges(piece: str) -> tuple[int, int]:
+    """How long the first and the last run of a text are that is not empty."""
+    size = len(piece)
+    head = size - len(piece.lstrip()) if piece[0].isspace() else len(piece.split(maxsplit=1)[0])
+    tail = size - len(piece.rstrip()) if piece[-1].isspace() else len(piece.rsplit(maxsplit=1)[-1])
+    return head, tail

@@ -236,7 +236,7 @@ class Daemon:
             inflight=metrics.running(),
             exchanges=len(house.watches),
             connections=sum(len(server.connections) for server in self._servers),
-            body_bytes=self._edge.held,
+            body_bytes=self._edge.budget.held,
             channels={channel.name: "closed" for channel in house.snapshot.channels} | house.health.states(),
             tokens=len(house.snapshot.tokens),
             reloads=self._reloader.count,

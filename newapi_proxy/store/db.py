@@ -31,19 +31,22 @@ OnCommit = Callable[[float, int], None]
 
 GROUP: Final = 256  # items in one transaction: bounds how long it holds the file
 PENDING: Final = 20_000  # writes that may wait; above, the database is too slow to promise anything
+KEPT: Final = 100_000  # failed writes that must be done and are kept to be tried again
+AGAIN: Final = 1.0  # seconds between two tries
 
 
 class _Part:
     """Items of one function, in their order, and what became of them."""
 
-    __slots__ = ("error", "fn", "futures", "items", "results")
+    __slots__ = ("error", "fn", "items", "passing", "results", "waiting")
 
     def __init__(self, fn: Function[Any, Any]) -> None:
         self.fn = fn
         self.items: list[Any] = []
-        self.futures: list[asyncio.Future[Any]] = []
+        self.waiting: list[_Waiting] = []
         self.results: Sequence[Any] = ()
         self.error: Exception | None = None
+        self.passing = False  # whether the same items may be written later (a lock, a full disk)
 
     def run(self, conn: Connection, nested: bool) -> None:
         """Calls the function; what it raises is its own items' error and undoes only what it did."""
@@ -59,7 +62,7 @@ class _Part:
     def resolve(self) -> None:
         """Tells those who wait; on the loop."""
         error = self.error
-        for place, future in enumerate(self.futures):
+        for place, (_, _, future, _) in enumerate(self.waiting):
             if future.done():
                 continue
             if error is None:
@@ -68,7 +71,7 @@ class _Part:
                 future.set_exception(error)
 
 
-_Waiting = tuple[Function[Any, Any], Any, "asyncio.Future[Any]"]
+_Waiting = tuple[Function[Any, Any], Any, "asyncio.Future[Any]", bool]  # the last: whether it must be written
 
 
 def _parts(group: Sequence[_Waiting]) -> list[_Part]:
@@ -80,7 +83,8 @@ def _parts(group: Sequence[_Waiting]) -> list[_Part]:
     parts: list[_Part] = []
     last: dict[Any, int] = {}
     seen: dict[str, int] = {}
-    for fn, item, future in group:
+    for entry in group:
+        fn, item, _, _ = entry
         key = getattr(item, "request_id", None)
         place = last.get(fn, -1)
         if place < 0 or (key is not None and seen.get(key, 0) > place) or (key is None and place < len(parts) - 1):
@@ -91,7 +95,7 @@ def _parts(group: Sequence[_Waiting]) -> list[_Part]:
         if key is not None:
             seen[key] = place
         parts[place].items.append(item)
-        parts[place].futures.append(future)
+        parts[place].waiting.append(entry)
     return parts
 
 
@@ -123,6 +127,7 @@ def perform(conn: Connection, parts: Sequence[_Part]) -> None:
         _rollback(conn)
     for part in parts:
         if part.error is not None:
+            part.passing = _passing(conn, part.error)
             part.error = declared(conn, part.error)
 
 
@@ -148,6 +153,14 @@ def _rollback(conn: Connection) -> None:
         conn.invalidate()  # the next use of the connection opens it anew
 
 
+def _passing(conn: Connection, error: Exception) -> bool:
+    """Whether the database could not write at the moment; what breaks its rules will do so again."""
+    driver = conn.dialect.loaded_dbapi
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    refused = (driver.IntegrityError, driver.DataError, driver.ProgrammingError, driver.NotSupportedError)
+    return isinstance(cause, (SQLAlchemyError, driver.Error)) and not isinstance(cause, refused)
+
+
 def declared(conn: Connection, error: Exception) -> Exception:
     """The database's own errors as OurError; a bug stays what it is."""
     driver = conn.dialect.loaded_dbapi.Error
@@ -164,7 +177,8 @@ class Database:
     """Opened once per process by `open`; all methods belong to the loop's thread."""
 
     __slots__ = (
-        "_closed", "_failing", "_idle", "_lock", "_loop", "_on_commit", "_pending", "_readers", "_scheduled", "_writer",
+        "_again", "_closed", "_ended", "_failing", "_idle", "_kept", "_lock", "_loop", "_on_commit", "_pending",
+        "_readers", "_scheduled", "_writer",
     )  # fmt: skip
 
     def __init__(
@@ -177,7 +191,10 @@ class Database:
         self._loop = asyncio.get_running_loop()
         self._pending: list[_Waiting] = []
         self._scheduled = False  # a group is with the writer, or about to go there
+        self._kept: list[_Waiting] = []  # must be written, and could not be: to be tried again
+        self._again: asyncio.TimerHandle | None = None
         self._closed = False
+        self._ended = False  # the writer takes nothing any more
         self._failing = False
         self._idle: asyncio.Future[None] | None = None
 
@@ -201,23 +218,34 @@ class Database:
             lock.release()
             raise
 
-    def write(self, fn: Function[I, R], item: I) -> asyncio.Future[R]:
+    def write(self, fn: Function[I, R], item: I, *, must: bool = False) -> asyncio.Future[R]:
         """Puts the item into the writer's queue at once; the future has its result once it is committed.
 
         Cancelling the future does not cancel the write. The future fails with OurError `ledger_unavailable` where the
         database cannot be written, and with what `fn` raised.
+
+        `must`: not refused while there is a writer, and where the database could not be written at the moment the item
+        is kept and tried again, until it is written or the database is closed; the future fails all the same. `fn` must
+        be safe to repeat.
         """
         future: asyncio.Future[R] = self._loop.create_future()
-        if self._closed or len(self._pending) >= PENDING:
+        if self._ended or (not must and (self._closed or len(self._pending) >= PENDING)):
             future.set_exception(
                 OurError("The ledger takes no writes at the moment.", status=503, code="ledger_unavailable")
             )
             return future
-        self._pending.append((fn, item, future))
+        entry = (fn, item, future, must)
+        if must and self._kept and len(self._kept) < KEPT:
+            self._kept.append(entry)  # in the order in which they were asked for: a settlement before what voids it
+            return future
+        self._pending.append(entry)
+        self._schedule()
+        return future
+
+    def _schedule(self) -> None:
         if not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._send)  # what else this turn of the loop writes comes along
-        return future
 
     async def read(self, fn: Callable[[Connection], R]) -> R:
         """Runs a query beside the writer; it sees what is committed. Raises OurError, or what `fn` raises."""
@@ -228,16 +256,47 @@ class Database:
             raise OurError("The database cannot be read.", status=503, code="ledger_unavailable") from error
 
     async def close(self) -> None:
-        """Takes no more writes, waits for those it has, and lets the file go."""
+        """Takes no more writes, waits for those it has, tries once more what must be written, and lets the file go."""
         if self._closed:
             return
         self._closed = True
-        if self._scheduled:
-            self._idle = self._loop.create_future()
-            await self._idle
+        await self._written_out()
+        if self._kept:
+            self._repeat()
+            await self._written_out()
+        self._ended = True
+        if self._again is not None:
+            self._again.cancel()
+        if self._kept:
+            log.logger().error("ledger_unavailable", reason=f"{len(self._kept)} writes were given up at the end")
         await self._writer.close()
         await self._readers.dispose()
         self._lock.release()
+
+    async def _written_out(self) -> None:
+        """Waits until nothing is with the writer, nor asked for by those who have just got their results."""
+        while self._scheduled:
+            self._idle = self._loop.create_future()
+            await self._idle
+
+    def _keep(self, parts: Sequence[_Part]) -> None:
+        """Puts aside what must be written and could not be now, what waits behind it too: their order stays."""
+        failed = [entry for part in parts if part.passing for entry in part.waiting if entry[3]]
+        if not failed:
+            return
+        failed += [entry for entry in self._pending if entry[3]]
+        self._pending = [entry for entry in self._pending if not entry[3]]
+        self._kept = [*failed, *self._kept][:KEPT]
+        if self._again is None and not self._closed:
+            self._again = self._loop.call_later(AGAIN, self._repeat)
+
+    def _repeat(self) -> None:
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
+        self._pending[:0] = self._kept
+        self._kept = []
+        self._schedule()
 
     def _send(self) -> None:
         group = self._pending[:GROUP]
@@ -252,14 +311,16 @@ class Database:
         self._writer.submit(job)
 
     def _written(self, parts: Sequence[_Part], since: float) -> None:
+        self._keep(parts)
+        for part in parts:
+            part.resolve()
         if self._pending:
             self._send()
         else:
             self._scheduled = False
             if self._idle is not None:
                 self._idle.set_result(None)
-        for part in parts:
-            part.resolve()
+                self._idle = None
         if self._on_commit is not None:
             self._on_commit(perf_counter() - since, len(self._pending))
         self._note(next((part.error for part in parts if isinstance(part.error, OurError)), None))
@@ -268,9 +329,9 @@ class Database:
         """One line when the ledger fails, one when it works again."""
         if error is not None and not self._failing:
             log.logger().error("ledger_unavailable", reason=reason(error))
-        elif error is None and self._failing:
+        elif error is None and self._failing and not self._kept:
             log.logger().info("ledger_recovered")
-        self._failing = error is not None
+        self._failing = error is not None or bool(self._kept)
 
 
 def reason(error: BaseException) -> str:

@@ -19,11 +19,11 @@ from newapi_proxy.relay.house import House
 from newapi_proxy.relay.record import Record, Visit
 from newapi_proxy.snapshot import Snapshot, Token
 from newapi_proxy.web import inbound, keys
+from newapi_proxy.web.body import Budget
 from newapi_proxy.web.router import UNKNOWN, Match, Route, Router, split
 from newapi_proxy.web.server import CLOSED, KEPT, Arrival, Sent
 from newapi_proxy.wire import tree
 
-BUDGET: Final = 256 * 1024 * 1024  # bytes of request bodies held at once; above, requests are turned away
 LONGEST_ECHO: Final = 4096
 PRINTED_PATH: Final = 256
 REQUEST_ID: Final = istr("X-Request-Id")
@@ -47,7 +47,7 @@ Failure = Callable[[ProxyError, str], bytes]
 
 
 class Edge:
-    """What all connections share. `draining` is set once, by the daemon; `held` are bytes of bodies in memory."""
+    """What all connections share. `draining` is set once, by the daemon; `budget` is all bodies' memory."""
 
     def __init__(
         self, house: House, routes: Iterable[Route[Action]], failure: Failure, own: Mapping[str, Failure] | None = None
@@ -57,7 +57,7 @@ class Edge:
         self.ids = inbound.Ids()
         self.keys = keys.Keys()
         self.draining = False
-        self.held = 0
+        self.budget = Budget()
         self._router = Router(routes)
         self._failure = failure
         self._own = own or {}

@@ -13,12 +13,49 @@ from typing import Final
 
 from aiohttp.streams import StreamReader
 
-from newapi_proxy.errors import ClientError
+from newapi_proxy.errors import ClientError, OurError
 
 BODY_SECONDS: Final = 120.0
 BODY_GRACE: Final = 10.0  # after it a body must have come at BODY_RATE on the average
 BODY_RATE: Final = 1024  # bytes per second
-SMALL: Final = 65536  # compressed bytes that are inflated on the loop
+SMALL: Final = 65536  # compressed bytes that are inflated on the loop, if they give no more than a PIECE
+PIECE: Final = 1 << 20  # bytes that are inflated at once
+BUDGET: Final = 256 << 20  # bytes of request bodies held at once; above, requests are turned away
+
+
+class Budget:
+    """The memory that all bodies may take together. `held` are the bytes that are promised to them now."""
+
+    __slots__ = ("held",)
+
+    def __init__(self) -> None:
+        self.held = 0
+
+
+class Share:
+    """One request's part of the budget, from its head to its answer's end. `limit` is the most one body may have."""
+
+    __slots__ = ("_budget", "_held", "limit")
+
+    def __init__(self, budget: Budget, limit: int) -> None:
+        self._budget = budget
+        self._held = 0
+        self.limit = limit
+
+    def hold(self, size: int) -> None:
+        """Holds so many bytes from now on, 0 gives all back. Raises OurError 503 where memory is short."""
+        more = size - self._held
+        if more > 0 and self._budget.held + more > max(BUDGET, self.limit):
+            raise OurError(
+                "Too many large requests are being served: try again.", status=503, code="overloaded", retry_after=1.0
+            )
+        self._budget.held += more
+        self._held = size
+
+    def reach(self, size: int) -> None:
+        """Holds at least so many bytes. Raises OurError 503 where memory is short."""
+        if size > self._held:
+            self.hold(size)
 
 
 def too_large(limit: int) -> ClientError:
@@ -51,12 +88,16 @@ def declared(headers: Mapping[str, str], limit: int) -> int:
     return size
 
 
-async def whole(payload: StreamReader, limit: int) -> bytes:
-    """The whole body as it was sent. Raises ClientError 413 above the limit, 408 when it comes too slowly."""
+async def whole(payload: StreamReader, share: Share) -> bytes:
+    """The whole body as it was sent, counted while it comes.
+
+    Raises ClientError 413 above the limit, 408 when it comes too slowly, OurError where memory is short.
+    """
     if payload.is_eof():
         data = payload.read_nowait()
-        if len(data) > limit:
-            raise too_large(limit)
+        if len(data) > share.limit:
+            raise too_large(share.limit)
+        share.hold(len(data))
         return data
     slow = _Slow(payload)
     pieces: list[bytes] = []
@@ -64,10 +105,12 @@ async def whole(payload: StreamReader, limit: int) -> bytes:
         while piece := await payload.readany():
             pieces.append(piece)
             slow.size += len(piece)
-            if slow.size > limit:
-                raise too_large(limit)
+            if slow.size > share.limit:
+                raise too_large(share.limit)
+            share.reach(slow.size)
     finally:
         slow.close()
+    share.hold(slow.size)
     return b"".join(pieces)
 
 
@@ -95,21 +138,43 @@ class _Slow:
         self._timer.cancel()
 
 
-async def inflated(data: bytes, limit: int) -> bytes:
-    """A gzipped body as it was meant, no larger than the limit; large ones off the loop. Raises ClientError."""
-    if len(data) <= SMALL:
-        return _inflate(data, limit)
-    return await asyncio.get_running_loop().run_in_executor(None, _inflate, data, limit)
+async def inflated(data: bytes, share: Share) -> bytes:
+    """A gzipped body as it was meant, no larger than the limit, counted as it grows; large ones off the loop.
 
-
-def _inflate(data: bytes, limit: int) -> bytes:
+    Raises ClientError, OurError where memory is short.
+    """
+    loop = asyncio.get_running_loop()
     engine = zlib.decompressobj(31)
+    pieces: list[bytes] = []
+    size = used = 0
+    while not engine.eof:
+        rest = engine.unconsumed_tail
+        if not rest:
+            rest = data[used : used + PIECE]
+            used += len(rest)
+        if len(data) <= SMALL and not pieces:
+            piece = _inflate(engine, rest)
+        else:
+            piece = await loop.run_in_executor(None, _inflate, engine, rest)
+        if not piece and not rest:
+            break
+        size += len(piece)
+        if size > share.limit:
+            raise too_large(share.limit)
+        share.reach(len(data) + size)
+        pieces.append(piece)
+    if not engine.eof or engine.unused_data or used < len(data):
+        raise _broken()
+    share.hold(size)
+    return b"".join(pieces)
+
+
+def _inflate(engine: zlib._Decompress, data: bytes) -> bytes:
     try:
-        plain = engine.decompress(data, limit + 1)
+        return engine.decompress(data, PIECE)
     except zlib.error:
-        raise ClientError("The gzipped request body is broken.", code="invalid_body") from None
-    if len(plain) > limit:
-        raise too_large(limit)
-    if not engine.eof or engine.unused_data:
-        raise ClientError("The gzipped request body is broken.", code="invalid_body")
-    return plain
+        raise _broken() from None
+
+
+def _broken() -> ClientError:
+    return ClientError("The gzipped request body is broken.", code="invalid_body")

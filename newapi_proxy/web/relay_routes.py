@@ -12,15 +12,14 @@ from aiohttp import hdrs
 from aiohttp.web_protocol import RequestPayloadError
 
 from newapi_proxy import metrics
-from newapi_proxy.errors import ClientError, OurError, ProxyError
+from newapi_proxy.errors import ClientError, ProxyError
 from newapi_proxy.relay import exchange
 from newapi_proxy.surfaces import SURFACES
 from newapi_proxy.surfaces.base import Surface
 from newapi_proxy.web import body, keys
-from newapi_proxy.web.app import BUDGET, Action, Call, Edge, not_implemented
+from newapi_proxy.web.app import Action, Call, Edge, not_implemented
 from newapi_proxy.web.router import Route
 
-UNDECLARED: Final = 1 << 20  # bytes set aside for a body that does not say how long it is
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 PATH: Final = ":path"  # under this name a surface finds what its route's braces stood for; no client can send it
 NOT_IMPLEMENTED: Final[Mapping[str, tuple[str, ...]]] = {
@@ -62,17 +61,13 @@ def _relay(surface: Surface) -> Action:
     async def relay(edge: Edge, call: Call) -> None:
         house, arrival, visit = edge.house, call.arrival, call.visit
         snapshot = house.snapshot  # one for the whole request, however long its body takes to come
-        reserved = 0
+        share = body.Share(edge.budget, snapshot.config.relay.max_body)
         metrics.inflight(1)
         try:
             token = edge.keys.caller(snapshot, visit.path, call.query, arrival.headers)
             visit = call.by(token, snapshot)
             keys.admit(token, visit.client_ip, house.clock.wall())
-            limit = snapshot.config.relay.max_body
-            reserved = _reserved(edge, call, limit)
-            data = await _body(call, limit)
-            edge.held += len(data) - reserved
-            reserved = len(data)
+            data = await _body(call, share)
             headers: Mapping[str, str] = arrival.headers
             if call.tail:
                 headers = {**{name.lower(): value for name, value in headers.items()}, PATH: call.tail}
@@ -84,45 +79,29 @@ def _relay(surface: Surface) -> Action:
         except Exception as error:
             edge.failed(call, error, surface.failure)
         finally:
-            edge.held -= reserved
+            share.hold(0)
             metrics.inflight(-1)
 
     return relay
 
 
-def _reserved(edge: Edge, call: Call, limit: int) -> int:
-    """Sets memory aside for a body before it comes, and says how much: what it declares, else a share of the cap.
-
-    Raises OurError where memory is short.
-    """
-    headers = call.arrival.headers
-    size = body.declared(headers, limit)
-    if not size and not call.arrival.payload.is_eof():
-        size = min(limit, UNDECLARED)
-    if edge.held + size > max(BUDGET, limit):
-        raise OurError(
-            "Too many large requests are being served: try again.", status=503, code="overloaded", retry_after=1.0
-        )
-    edge.held += size
-    return size
-
-
-async def _body(call: Call, limit: int) -> bytes:
-    """The body, inflated. Raises ClientError, ConnectionError when the client left."""
+async def _body(call: Call, share: body.Share) -> bytes:
+    """The body, inflated. Raises ClientError, OurError where memory is short, ConnectionError when the client left."""
     arrival = call.arrival
     headers, payload = arrival.headers, arrival.payload
     gzipped = hdrs.CONTENT_ENCODING in headers and body.coding(headers)
+    share.hold(body.declared(headers, share.limit))
     if hdrs.EXPECT in headers:
         _expected(call)
     try:
-        data = await body.whole(payload, limit)
+        data = await body.whole(payload, share)
     except RequestPayloadError:
         raise ClientError("The request body is broken.", code="invalid_body") from None
     except RuntimeError:  # aiohttp's stream on a connection that has gone
         if arrival.reply.departed:
             raise ConnectionResetError("the client has gone") from None
         raise
-    return await body.inflated(data, limit) if gzipped else data
+    return await body.inflated(data, share) if gzipped else data
 
 
 def _expected(call: Call) -> None:

@@ -242,6 +242,10 @@ class Inlet(web.RequestHandler):
                     await payload.readany()
         except TimeoutError:
             self.close()
+        except Exception:
+            if payload.exception() is None:
+                raise
+            self.close()  # the body broke off, which is what the answer said: no more of it will come
 
     def data_received(self, data: bytes) -> None:
         """Bytes of a request. A head that is not complete with them has its deadline from now on."""
