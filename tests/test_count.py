@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 import struct
 import subprocess
 import sys
@@ -227,6 +228,31 @@ def test_long_runs_are_extrapolated() -> None:
     assert 0 < blanks < 200_000
     sample = tokens("b" * 100_000, "o200k_base")
     assert abs(mixed - (tokens("word " * 19_000, "o200k_base") * 30 // 19 + 2 * sample)) < 60
+
+
+def test_runs_just_too_short_cost_nothing() -> None:
+    """Looking for long runs takes each character once, however close to the bound the runs are."""
+    began = time.process_time()
+    assert list(encodings._long_runs(("a" * (encodings.PIECE - 1) + " ") * 300)) == []
+    assert time.process_time() - began < 2
+
+
+@given(st.text(alphabet="ab \n", max_size=80))
+def test_long_runs_are_found(text: str) -> None:
+    """The runs longer than a piece are those that a plain regular expression finds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encodings, "PIECE", 5)
+        found = list(encodings._long_runs(text))
+    assert found == [run.span() for run in re.finditer(r"\S{6,}|\s{6,}", text)]
+
+
+@given(st.text(alphabet="ab1'.\n\t é字", max_size=200))
+def test_slices_change_no_count(text: str) -> None:
+    """A text is encoded in slices, and is as many tokens as in one."""
+    whole = tokens(text, "o200k_base")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encodings, "SLICE", 3)
+        assert encodings._sliced(encodings.load("o200k_base"), text, 0, len(text)) == whole
 
 
 def test_inputs_of_embeddings() -> None:

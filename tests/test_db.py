@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +183,76 @@ async def test_bounded_queue(db: Database) -> None:
     with pytest.raises(OurError):
         await db.write(_nothing, -1)
     assert await asyncio.gather(*waiting) == list(range(store.PENDING))
+
+
+async def _locked(db: Database, database: Path) -> sqlite3.Connection:
+    """Another process's write lock on the file; the writer does not wait for its end."""
+
+    def impatient(conn: Connection, items: Sequence[int]) -> Sequence[int]:
+        conn.connection.cursor().execute("PRAGMA busy_timeout = 0")
+        return items
+
+    await db.write(impatient, 1)
+    other = sqlite3.connect(database, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    return other
+
+
+async def test_what_must_be_written_is_tried_again(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Locked out, a write that must be done fails for its caller and is done later, in the order it was asked for."""
+    monkeypatch.setattr(store, "AGAIN", 0.01)
+    commits = asyncio.Semaphore(0)
+    db = await Database.open(f"sqlite:///{database}", database.parent, "normal", lambda *_: commits.release())
+    other = await _locked(db, database)
+    asked = [db.write(_insert, "lost"), db.write(_insert, "a", must=True)]
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    assert [one.code for one in answers if isinstance(one, OurError)] == ["ledger_unavailable"] * 2
+    later = db.write(_insert, "b", must=True)
+    for _ in range(5):
+        await commits.acquire()
+    other.execute("ROLLBACK")
+    other.close()
+    with suppress(OurError):
+        await later
+    while not (keys := await db.read(_keys)):
+        await commits.acquire()
+    assert keys == ["a", "b"]
+    await db.close()
+
+
+async def test_closing_tries_once_more(database: Path) -> None:
+    """What could not be written has its last try on closing, also where it is asked for in answer to a failure."""
+    db = await Database.open(f"sqlite:///{database}", database.parent)
+    other = await _locked(db, database)
+    first = db.write(_insert, "a", must=True)
+    later: list[asyncio.Future[str]] = []
+    first.add_done_callback(lambda _: later.append(db.write(_insert, "b", must=True)))
+    with pytest.raises(OurError):
+        await first
+    other.execute("ROLLBACK")
+    other.close()
+    await db.close()
+    assert await later[0] == "b"
+    with sqlite3.connect(database) as file:
+        assert file.execute("SELECT key FROM options ORDER BY rowid").fetchall() == [("a",), ("b",)]
+    file.close()
+    with pytest.raises(OurError):
+        await db.write(_insert, "c", must=True)
+
+
+async def test_what_cannot_be_written_is_not_kept(db: Database) -> None:
+    """An item that breaks the database's rules is refused for good, or it would be tried for ever."""
+    await db.write(_insert, "a")
+    with pytest.raises(OurError):
+        await db.write(_insert, "a", must=True)
+    assert db._kept == []
+
+
+async def test_no_bound_for_what_must_be_written(db: Database) -> None:
+    """A full queue refuses no write that must be done."""
+    waiting = [db.write(_nothing, number) for number in range(store.PENDING)]
+    assert await db.write(_nothing, -1, must=True) == -1
+    await asyncio.gather(*waiting)
 
 
 async def test_close_writes_what_waits(database: Path) -> None:

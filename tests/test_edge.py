@@ -5,20 +5,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from hashlib import sha256
 from typing import Any
 
 import orjson
 import pytest
 
 from newapi_proxy import log, metrics
+from newapi_proxy.billing.ledger import Account
 from newapi_proxy.clock import SystemClock
 from newapi_proxy.config.model import Config
-from newapi_proxy.errors import ProxyError
+from newapi_proxy.errors import ClientError, ProxyError
 from newapi_proxy.relay.health import Health
 from newapi_proxy.relay.house import House
-from newapi_proxy.snapshot import Snapshot
+from newapi_proxy.snapshot import Snapshot, Token
+from newapi_proxy.surfaces import SURFACES
 from newapi_proxy.web import ops_routes, relay_routes, server
 from newapi_proxy.web.app import Call, Edge
+from newapi_proxy.web.body import Share
 from newapi_proxy.web.router import Route
 from newapi_proxy.web.server import Server
 from newapi_proxy.web.sink import Reply
@@ -440,8 +444,7 @@ async def test_expect_continue(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def reads(call: Call) -> None:
         try:
-            relay_routes._reserved(place.edge, call, 10)
-            body = await relay_routes._body(call, 10)
+            body = await relay_routes._body(call, Share(place.edge.budget, 10))
         except ProxyError as error:
             place.edge.refuse(call, error)
             return
@@ -462,12 +465,51 @@ async def test_expect_continue(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (status, headers["connection"]) == (413, "close")
 
 
+async def test_one_request_sees_one_configuration() -> None:
+    """A reload between a request's head and its body changes nothing for it: key, limits and channels are the old."""
+    chat = relay_routes._relay(SURFACES["/v1/chat/completions"])
+    account = Account(1, 1, token_limited=False, user_limited=False)
+    token = Token(name="demo", account=account, group="default")
+    old = Snapshot(Config(), (), {sha256(b"demo").digest(): token}, None)  # type: ignore[arg-type]
+    async with serving({"/a": lambda call: chat(place.edge, call)}) as place:
+        place.edge.house.snapshot = old
+        peer = await place.peer()
+        body = '{"model":"m","messages":[{"role":"user","content":"x"}]}'
+        peer.send(
+            "POST /a HTTP/1.1\nHost: x\nAuthorization: Bearer sk-demo\nExpect: 100-continue\n"
+            f"Content-Length: {len(body)}\n\n"
+        )
+        assert (await peer.head())[0] == 100
+        assert place.edge.budget.held == len(body)
+        place.edge.house.snapshot = None  # type: ignore[assignment]
+        peer.send(body)
+        status, _, told = await peer.answer()
+        assert (status, orjson.loads(told)["error"]["code"]) == (503, "model_not_found")
+    assert place.edge.budget.held == 0
+
+
+async def test_a_body_that_broke_off_is_not_waited_for(capfd: pytest.CaptureFixture[str]) -> None:
+    """After the answer to a body that came too slowly the connection ends, without a word in the log."""
+
+    async def slow(call: Call) -> None:
+        error = ClientError("too slow", status=408, code="request_timeout")
+        call.arrival.payload.set_exception(error)
+        place.edge.refuse(call, error)
+
+    async with serving({"/a": slow}) as place:
+        peer = await place.peer()
+        peer.send("POST /a HTTP/1.1\nHost: x\nContent-Length: 100\n\n{")
+        assert (await peer.answer())[0] == 408
+        assert await peer.closed() == b""
+    assert "nhandled" not in capfd.readouterr().out
+
+
 async def test_broken_chunks() -> None:
     """A body whose chunks cannot be read is the client's fault."""
 
     async def reads(call: Call) -> None:
         try:
-            await relay_routes._body(call, 10)
+            await relay_routes._body(call, Share(place.edge.budget, 10))
         except ProxyError as error:
             place.edge.refuse(call, error)
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from newapi_proxy.billing.ledger import Account
 from newapi_proxy.config.model import Config
-from newapi_proxy.errors import ClientError
+from newapi_proxy.errors import ClientError, OurError
 from newapi_proxy.snapshot import Snapshot, Token
 from newapi_proxy.web import body, inbound, keys
 from newapi_proxy.web.router import Route, Router, split
@@ -152,6 +152,14 @@ def test_no_key(headers: dict[str, str]) -> None:
     assert (told.value.status, told.value.code) == (401, "invalid_api_key")
 
 
+def test_a_key_among_too_many_fields() -> None:
+    """A query of more fields than anyone sends is not searched for a key: that is no key, not a fault of ours."""
+    query = "key=sk-demo&" + "&".join(f"a{number}=1" for number in range(120))
+    with pytest.raises(ClientError) as told:
+        keys.Keys().caller(snapshot({"demo": token()}), "/v1/models", query, {})
+    assert (told.value.status, told.value.code) == (401, "invalid_api_key")
+
+
 def test_bad_keys_look_alike() -> None:
     """Unknown, disabled and expired keys get the same words."""
     view = snapshot({"off": token(enabled=False), "old": token(expires=int(NOW) - 1)})
@@ -228,6 +236,11 @@ def stream(*pieces: bytes, end: bool = True) -> StreamReader:
     return reader
 
 
+def share(limit: int, budget: body.Budget | None = None) -> body.Share:
+    """A request's part of a budget, by default one that nobody else uses."""
+    return body.Share(budget or body.Budget(), limit)
+
+
 async def test_body_at_once_and_in_pieces() -> None:
     """The body is the same whether it was there already or comes later."""
     assert await body.whole(stream(b"ab", b"cd"), share(4)) == b"abcd"
@@ -268,6 +281,44 @@ async def test_gzip_is_bounded() -> None:
     with pytest.raises(ClientError) as told:
         await body.inflated(bomb, share(1_000_000))
     assert told.value.status == 413
+
+
+async def test_the_budget_counts_what_has_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A body without a length counts piece by piece, one with a length from its head on, and is given back in one."""
+    monkeypatch.setattr(body, "BUDGET", 10)
+    budget = body.Budget()
+    first, second = share(8, budget), share(8, budget)
+    late = stream(b"abcd", end=False)
+    reading = asyncio.ensure_future(body.whole(late, first))
+    await asyncio.sleep(0)
+    assert budget.held == 4
+    with pytest.raises(OurError) as told:
+        second.hold(body.declared({"content-length": "8"}, 8))
+    assert (told.value.status, told.value.code, budget.held) == (503, "overloaded", 4)
+    second.hold(5)
+    late.feed_data(b"ef")
+    with pytest.raises(OurError):
+        await reading
+    first.hold(0)
+    second.hold(0)
+    assert budget.held == 0
+
+
+async def test_the_budget_counts_inflated_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a gzipped body becomes counts while it grows: it is refused before it is all there."""
+    data = gzip.compress(b"\0" * (5 * body.PIECE + 7))
+    budget = body.Budget()
+    budget.held = body.PIECE  # another request's
+    monkeypatch.setattr(body, "BUDGET", 6 * body.PIECE)
+    for limit, error in ((3, ClientError), (6, OurError)):
+        one = share(limit * body.PIECE, budget)
+        with pytest.raises(error):
+            await body.inflated(data, one)
+        one.hold(0)
+        assert budget.held == body.PIECE
+    monkeypatch.setattr(body, "BUDGET", 7 * body.PIECE)
+    assert await body.inflated(data, share(6 * body.PIECE, budget)) == b"\0" * (5 * body.PIECE + 7)
+    assert budget.held == 6 * body.PIECE + 7
 
 
 @pytest.mark.parametrize("broken", [b"", b"hello", ZIPPED[:-3], ZIPPED + b"x"])

@@ -12,7 +12,7 @@ import orjson
 import pytest
 
 from newapi_proxy.adapters import ADAPTERS, BY_NUMBER, UNSERVED, _failures, _tools
-from newapi_proxy.adapters._openai_stream import MOST_CALLS
+from newapi_proxy.adapters._openai_stream import MOST_CALLS, read_answer
 from newapi_proxy.adapters._openai_usage import read_usage
 from newapi_proxy.adapters.base import Outgoing, Target
 from newapi_proxy.errors import ProxyError, Unsupported, UpstreamFailure
@@ -679,6 +679,30 @@ def test_error_page() -> None:
 
 
 @pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (400, b'{"error":{"message":"Invalid content: PRIVATE"}}'),
+        (400, b'{"error":{"message":"Invalid content: PRIVATE'),
+        (400, b'"PRIVATE"'),
+        (500, b'data: {"error":{"message":"PRIVATE"}}\n\n'),
+        (200, b"PRIVATE"),
+    ],
+)
+@pytest.mark.parametrize("adapter", ["openai", "anthropic", "zhipu"])
+def test_no_words_in_the_log(adapter: str, status: int, body: bytes) -> None:
+    """What an API says may quote the prompt: the log gets its size and type."""
+    failure = ADAPTERS[adapter].chat[0].failure(status, {"content-type": "text/x"}, body)
+    assert failure.detail == f"{len(body)} bytes of text/x"
+
+
+def test_no_answer_in_the_log() -> None:
+    """A whole answer that breaks off in its text is told by its size."""
+    (event,) = read_answer(b'{"choices":[{"message":{"content":"PRIVATE')
+    assert isinstance(event, Failed)
+    assert event.failure.detail == "42 bytes that are no JSON object"
+
+
+@pytest.mark.parametrize(
     "secret",
     [
         "https://api.upstream.example.com/v1/x?key=1",
@@ -718,6 +742,12 @@ def test_extras_of_errors() -> None:
         ({"retry-after": "1.5"}, 1.5),
         ({"retry-after-ms": "250", "retry-after": "1"}, 0.25),
         ({"retry-after": "Wed, 21 Oct 2026 07:28:00 GMT"}, None),
+        ({"retry-after": "Wed, 21 Oct 2026 07:28:00 GMT", "date": "Wed, 21 Oct 2026 07:27:00 GMT"}, 60),
+        ({"retry-after": "Wed, 21 Oct 2026 07:27:00 GMT", "date": "Wed, 21 Oct 2026 07:28:00 GMT"}, 0),
+        ({"retry-after": "Wed, 21 Oct 2099 07:27:00 GMT", "date": "Wed, 21 Oct 2026 07:28:00 GMT"}, 3600),
+        ({"retry-after": "Wed, 99 Oct 99999999999 99:99:99 GMT", "date": "Wed, 21 Oct 2026 07:28:00 GMT"}, None),
+        ({"retry-after": "999999999999"}, 3600),
+        ({"retry-after-ms": "99999999999"}, 3600),
         ({"retry-after": "-1"}, None),
         ({}, None),
     ],

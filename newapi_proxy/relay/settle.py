@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -21,11 +21,8 @@ from newapi_proxy.ir.usage import Usage, clamped
 from newapi_proxy.relay.attempt import Served
 from newapi_proxy.relay.house import Given
 from newapi_proxy.relay.record import line
-from newapi_proxy.spawn import spawn
-from newapi_proxy.store.db import Database, Function
+from newapi_proxy.store.db import Database
 
-AGAIN: Final = 1.0  # seconds between two tries of what must be written
-TRIES: Final = 600  # afterwards the hold stays open and is given back at the next start
 LIGHT: Final = 32 * 1024  # bytes that may be tokenized on the loop once the tables are loaded
 
 
@@ -59,15 +56,10 @@ class Held:
         """
         self._open = False
         try:
-            taken = await self._db.write(ledger.settle, settlement)
+            return await self._db.write(ledger.settle, settlement, must=delivered) or 0
         except OurError:
-            if delivered:
-                asked = self._db.write(ledger.settle, settlement)
-                spawn(_insist(self._db, ledger.settle, settlement, asked), "settle")
-            else:
-                self._open = True
+            self._open = not delivered
             raise
-        return taken or 0
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -81,22 +73,13 @@ class Held:
         void = ledger.Void(
             request_id=hold.request_id, account=hold.account, held=hold.amount, at=hold.at, reason=reason
         )
-        asked = self._db.write(ledger.void, void)  # in the queue from here on, whatever becomes of the task
-        spawn(_insist(self._db, ledger.void, void, asked), "void")
+        self._db.write(ledger.void, void, must=True).add_done_callback(_noted)
 
 
-async def _insist(db: Database, fn: Function[Any, Any], item: object, asked: asyncio.Future[Any]) -> None:
-    """Writes what must be written, however often the ledger fails; both functions are safe to repeat."""
-    for _ in range(TRIES):
-        try:
-            await asked
-        except OurError:
-            await asyncio.sleep(AGAIN)
-            asked = db.write(fn, item)
-        else:
-            return
-    asked.cancel()
-    log.logger().error("settle_failed", reason="the ledger could not be written for too long")
+def _noted(written: asyncio.Future[bool]) -> None:
+    """The writer keeps what must be written; that it had to is said once by itself."""
+    if not written.cancelled():
+        written.exception()
 
 
 def _refusal(lack: str) -> ClientError:

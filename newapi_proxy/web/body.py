@@ -161,7 +161,7 @@ async def inflated(data: bytes, share: Share) -> bytes:
         size += len(piece)
         if size > share.limit:
             raise too_large(share.limit)
-        share.reach(len(data) + size)
+        share.reach(min(len(data) + size, share.limit))
         pieces.append(piece)
     if not engine.eof or engine.unused_data or used < len(data):
         raise _broken()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sqlite3
 import threading
 from collections.abc import Callable
 from http.client import HTTPConnection, HTTPResponse
@@ -180,6 +181,9 @@ def test_a_second_signal_stops_now(daemon: Start) -> None:
         assert one.process is not None
         assert one.process.wait(10) == 4
         link.close()
+        file = sqlite3.connect(one.config.parent / "newapi.db")
+        assert file.execute("SELECT state FROM ledger").fetchall() == [("settled",)]  # charged for what was delivered
+        file.close()
 
 
 def test_a_client_that_leaves_closes_the_upstream(daemon: Start) -> None:
