@@ -199,10 +199,10 @@ class Daemon:
         """No new clients, the old ones to their end."""
         self._notifier.send(notify.STOPPING, "STATUS=draining")
         self._edge.draining = self._private.draining = True
-        log.logger().info("draining", inflight=metrics.running(), uptime=self._uptime())
         self._reload_wanted.set()
         for one in self._accepting:
             one.close()
+        log.logger().info("draining", inflight=metrics.running(), uptime=self._uptime())
         whole = await drain(self._house, self._servers, self._now)
         log.logger().info("drained", whole=whole)
         return DRAINED if whole else STOPPED

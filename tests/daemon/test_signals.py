@@ -143,7 +143,7 @@ def test_drain_lets_streams_end(daemon: Start) -> None:
         ask(idle)
         one.signal(signal.SIGTERM)
         one.wait("draining")
-        with pytest.raises(ConnectionRefusedError):
+        with pytest.raises(ConnectionError):  # refused, or reset where the kernel had it in its queue already
             ask(one.url)
         upstream.go.set()
         assert answer.read().endswith(b"data: [DONE]\n\n")
