@@ -7,6 +7,7 @@ from typing import Final
 import msgspec
 
 from newapi_proxy import log, metrics
+from newapi_proxy.billing.charge import usd
 from newapi_proxy.clock import Clock
 from newapi_proxy.errors import ClientError, ProxyError, UpstreamFailure
 from newapi_proxy.ir.ask import Ask
@@ -177,8 +178,3 @@ def line(usage: Usage) -> dict[str, int | str]:
 
 
 _NO_USAGE: Final = line(NOTHING)
-
-
-def usd(units: int) -> str:
-    """Quota units as USD, six digits: 2 000 000 units are "4.000000"."""
-    return f"{units // 500_000}.{units % 500_000 * 2:06d}"

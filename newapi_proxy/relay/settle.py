@@ -78,8 +78,9 @@ class Held:
 
 def _noted(written: asyncio.Future[bool]) -> None:
     """The writer keeps what must be written; that it had to is said once by itself."""
-    if not written.cancelled():
-        written.exception()
+    error = None if written.cancelled() else written.exception()
+    if error is not None and not isinstance(error, OurError):
+        log.bug(error, where="void")
 
 
 def _refusal(lack: str) -> ClientError:

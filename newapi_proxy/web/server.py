@@ -218,7 +218,8 @@ class Inlet(web.RequestHandler):
         try:
             try:
                 sent = await self._server.handler(arrival) if sound else self._refused(arrival, message.status)
-            except Exception:
+            except Exception as error:
+                self.log_exception("Unhandled exception", exc_info=error)
                 sent = self._refused(arrival, 500)
             self._current_request = None
             if self._upgraded:
