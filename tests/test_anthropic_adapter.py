@@ -40,6 +40,7 @@ from newapi_proxy.secret import Secret
 from newapi_proxy.surfaces.anthropic import COUNT, MESSAGES
 from newapi_proxy.surfaces.base import Face
 from newapi_proxy.surfaces.openai_chat import CHAT
+from newapi_proxy.wire.tree import Document
 from tests.fakes import anthropic as fake
 
 (DIALECT,) = ADAPTER.chat
@@ -115,7 +116,7 @@ def answer(content: list[Any], ask: Ask = ASK, **more: Any) -> list[Event]:
         "usage": {"input_tokens": 12, "output_tokens": 9},
         **more,
     }
-    return list(DIALECT.answer(ask, json.dumps(body).encode()))
+    return list(DIALECT.answer(ask, Document(json.dumps(body).encode())))
 
 
 def used(found: Iterable[Event]) -> Usage:
@@ -837,7 +838,7 @@ def test_errors_inside_a_stream() -> None:
     error = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
     (failed,) = [event for event in events(fake.event(error)) if isinstance(event, Failed)][:1]
     assert (failed.failure.kind, failed.failure.status, failed.failure.message) == ("overloaded", 503, "Overloaded")
-    (whole,) = DIALECT.answer(ASK, json.dumps(error).encode())
+    (whole,) = DIALECT.answer(ASK, Document(json.dumps(error).encode()))
     assert isinstance(whole, Failed)
 
 
@@ -1108,7 +1109,7 @@ def test_any_body_is_an_answer_or_a_failure(content: Any, usage: Any) -> None:
     """Arbitrary JSON as an answer, an error or a count raises nothing but a ProxyError."""
     for body in (content, {"content": [content, usage], "usage": usage, "stop_reason": content}):
         raw = json.dumps(body).encode()
-        found = DIALECT.answer(OC_ASK, raw)
+        found = DIALECT.answer(OC_ASK, Document(raw))
         assert found
         MESSAGES.answer(ASK, FACE, found, Usage())
         assert DIALECT.failure(400, {}, raw).status >= 400

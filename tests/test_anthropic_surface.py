@@ -32,6 +32,7 @@ from newapi_proxy.surfaces import SURFACES
 from newapi_proxy.surfaces.anthropic import COUNT, MESSAGES
 from newapi_proxy.surfaces.base import Face
 from newapi_proxy.wire import sse
+from newapi_proxy.wire.tree import Document
 from tests.fakes import anthropic as fake
 
 FACE = Face(model="asked", id="20260101-abc", created=7, usage=Usage(prompt=5, source="counted"))
@@ -500,7 +501,7 @@ def test_an_error_ends_the_stream() -> None:
 
 def test_keepalive_is_a_ping() -> None:
     """The keep-alive is an event that every client of this format ignores."""
-    assert MESSAGES.keepalive == b'event: ping\ndata: {"type": "ping"}\n\n'
+    assert MESSAGES.keepalive(ASK) == b'event: ping\ndata: {"type": "ping"}\n\n'
 
 
 UPSTREAM = fake.stream([fake.text("He", "llo"), fake.call("toolu_1", "f", "", '{"a":', "1}")], stop="tool_use")
@@ -560,8 +561,8 @@ def test_nameless_events_get_their_name() -> None:
 def test_same_format_answers_pass_untouched() -> None:
     """T-ANTH-001: the body is the client's answer; only the model's name, or usage that is not there, is written."""
     body = b'{"id": "msg_1",  "model":"up","content":[],"usage":{"input_tokens":1}}'
-    assert MESSAGES.same(ASK, FACE, body, USAGE) is body
-    renamed = json.loads(MESSAGES.same(ASK, Face(model="alias", id="1", created=0, rename=True), body, USAGE))
+    assert MESSAGES.same(ASK, FACE, Document(body), USAGE) is body
+    renamed = json.loads(MESSAGES.same(ASK, Face(model="alias", id="1", created=0, rename=True), Document(body), USAGE))
     assert renamed == {**json.loads(body), "model": "alias"}
-    without = json.loads(MESSAGES.same(ASK, FACE, b'{"id":"msg_1","content":[]}', USAGE))
+    without = json.loads(MESSAGES.same(ASK, FACE, Document(b'{"id":"msg_1","content":[]}'), USAGE))
     assert without["usage"]["input_tokens"] == 25

@@ -14,6 +14,7 @@ from newapi_proxy.secret import Secret
 from newapi_proxy.surfaces.base import Face
 from newapi_proxy.surfaces.openai_chat import CHAT
 from newapi_proxy.wire import sse
+from newapi_proxy.wire.tree import Document
 
 ECHO = ADAPTERS["echo"]
 TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
@@ -34,7 +35,7 @@ def answered(text: Any, **more: Any) -> Answer:
     asked = CHAT.read(b'{"model":"echo","messages":[{"role":"user","content":"x"}]}', {})
     if not more.get("stream"):
         assert headers["content-type"] == "application/json"
-        return fold(dialect.answer(asked, body))
+        return fold(dialect.answer(asked, Document(body)))
     assert headers["content-type"].startswith("text/event-stream")
     decoder, reader = dialect.frames(), dialect.reader(asked)
     return fold([event for one in decoder.feed(body) for event in reader.read(one)])
@@ -95,7 +96,7 @@ def test_it_needs_no_mending() -> None:
         told = b"".join([passer.frame(one, list(reader.read(one))) for one in frames]) + passer.close(Usage())
         assert told == body
         whole = said(text, **more)[2]
-        assert CHAT.same(asked, face, whole, Usage()) == whole
+        assert CHAT.same(asked, face, Document(whole), Usage()) == whole
 
 
 def test_a_body_without_messages() -> None:

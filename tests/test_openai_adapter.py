@@ -53,6 +53,7 @@ from newapi_proxy.ir.usage import Usage
 from newapi_proxy.secret import Secret
 from newapi_proxy.surfaces.base import Face
 from newapi_proxy.surfaces.openai_chat import CHAT
+from newapi_proxy.wire.tree import Document
 
 HI: list[dict[str, Any]] = [{"role": "user", "content": "Hi"}]
 NOW = 1_750_000_123
@@ -121,7 +122,7 @@ def chunk(delta: Any, finish: Any = None, **more: Any) -> dict[str, Any]:
 
 def whole(node: Any) -> Answer:
     """A whole answer, folded."""
-    return fold(ADAPTERS["openai"].chat[0].answer(ask(), orjson.dumps(node)))
+    return fold(ADAPTERS["openai"].chat[0].answer(ask(), Document(orjson.dumps(node))))
 
 
 def failed(events: list[Event]) -> UpstreamFailure:
@@ -596,7 +597,7 @@ def test_whole_equals_stream() -> None:
 @pytest.mark.parametrize("given", [b"", b"<html>", b"3", b"[]", b'"x"', b"{}", b'{"choices":[]}', b'{"choices":null}'])
 def test_no_answer_at_all(given: bytes) -> None:
     """Demand R6: a 200 without an answer is a failure."""
-    failure = fold(ADAPTERS["openai"].chat[0].answer(ask(), given)).failure
+    failure = fold(ADAPTERS["openai"].chat[0].answer(ask(), Document(given))).failure
     assert failure is not None
     assert failure.status == 502
 
@@ -697,7 +698,7 @@ def test_no_words_in_the_log(adapter: str, status: int, body: bytes) -> None:
 
 def test_no_answer_in_the_log() -> None:
     """A whole answer that breaks off in its text is told by its size."""
-    (event,) = read_answer(b'{"choices":[{"message":{"content":"PRIVATE')
+    (event,) = read_answer(Document(b'{"choices":[{"message":{"content":"PRIVATE'))
     assert isinstance(event, Failed)
     assert event.failure.detail == "42 bytes that are no JSON object"
 
@@ -980,8 +981,8 @@ def test_garbage_is_events_or_a_failure(seed: int) -> None:
         assert all(isinstance(writer.feed(event), bytes) for event in reader.close())
         assert passer.close(Usage()).endswith(b"[DONE]\n\n")
         assert writer.close(Usage()).endswith(b"[DONE]\n\n")
-        answer = orjson.dumps(mutated({**FULL, "choices": [{"message": FULL["choices"]}]}, dice))  # type: ignore[dict-item]
+        answer = Document(orjson.dumps(mutated({**FULL, "choices": [{"message": FULL["choices"]}]}, dice)))  # type: ignore[dict-item]
         assert list(dialect.answer(face_of, answer)) is not None
         assert isinstance(CHAT.same(face_of, FACE, answer, Usage()), bytes)
         status = dice.choice([400, 401, 404, 429, 500])
-        assert isinstance(dialect.failure(status, {}, answer), ProxyError)
+        assert isinstance(dialect.failure(status, {}, answer.raw), ProxyError)

@@ -41,6 +41,7 @@ from newapi_proxy.surfaces._openai_write import MOST_THOUGHT
 from newapi_proxy.surfaces.base import Face
 from newapi_proxy.surfaces.openai_chat import CHAT
 from newapi_proxy.wire import sse
+from newapi_proxy.wire.tree import Document
 
 HI: list[dict[str, Any]] = [{"role": "user", "content": "Hi"}]
 FACE = Face(model="asked", id="chatcmpl-ours", created=7)
@@ -574,13 +575,13 @@ WHOLE = {
 def same(node: Any, *, rename: bool = False, usage: Usage = USAGE) -> Any:
     """A whole answer as passed on."""
     face = Face(model="asked", id="ours", created=7, rename=rename)
-    return orjson.loads(CHAT.same(ask(), face, orjson.dumps(node), usage))
+    return orjson.loads(CHAT.same(ask(), face, Document(orjson.dumps(node)), usage))
 
 
 def test_same_bytes() -> None:
     """An answer that lacks nothing is handed on byte for byte."""
     body = b"\n" + orjson.dumps(WHOLE, option=orjson.OPT_INDENT_2)
-    assert CHAT.same(ask(), FACE, body, USAGE) == body
+    assert CHAT.same(ask(), FACE, Document(body), USAGE) == body
 
 
 def test_same_renames_and_fills() -> None:
@@ -747,6 +748,6 @@ def test_passer_mends_encoding() -> None:
 
 def test_count_and_keepalive() -> None:
     """A keep-alive is a comment; the dialect has its name."""
-    assert CHAT.keepalive.startswith(b":")
+    assert CHAT.keepalive(ask()).startswith(b":")
     assert CHAT.dialect == "openai-chat"
     assert orjson.loads(CHAT.count(5)) == {"prompt_tokens": 5}

@@ -391,13 +391,13 @@ def _slot(strand: _Strand, node: Node, body: Node) -> _Call | None:
     return call
 
 
-def read_answer(body: bytes) -> list[Event]:
+def read_answer(body: tree.Document) -> list[Event]:
     """The events of a whole answer's body; `Failed` for an error in it and for what is no answer at all."""
-    node = tree.lenient(body)
+    node = body.tree
     if type(node) is list and node and type(node[0]) is dict:
         node = node[0]
     if type(node) is not dict:
-        said = f"{len(body)} bytes that are no JSON object"  # not the bytes: they may be an answer's text
+        said = f"{len(body.raw)} bytes that are no JSON object"  # not the bytes: they may be an answer's text
         return [Failed(UpstreamFailure("The provider's answer cannot be read.", upstream_status=502, detail=said))]
     return _plain(node) or Reader().whole(node)
 

@@ -50,9 +50,9 @@ class AnthropicMessages:
             dropped=built.dropped,
         )
 
-    def answer(self, ask: Ask, body: bytes) -> Sequence[Event]:
+    def answer(self, ask: Ask, body: tree.Document) -> Sequence[Event]:
         """See adapters.base.Dialect."""
-        return answers.whole(tree.lenient(body), _fenced(ask))
+        return answers.whole(body.tree, _fenced(ask))
 
     def frames(self) -> sse.Decoder:
         """See adapters.base.Dialect."""

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from newapi_proxy.adapters._openai_draft import Draft
 from newapi_proxy.adapters.base import Adapter, Options, Target, join
-from newapi_proxy.adapters.openai import OpenAIChat, Quirks
+from newapi_proxy.adapters.openai import OpenAIChat, Quirks, file_urls
 from newapi_proxy.ir.ask import Ask
 
 USAGE_SINCE: Final = "2024-09-01"  # the first API version that takes stream_options
@@ -47,6 +47,6 @@ ADAPTER: Final = Adapter(
     numbers=(3,),
     options=AzureOptions,
     chat=(OpenAIChat(quirks=Quirks(openai_models=True, top_k=False), url=_url, auth=_auth, shape=_shape),),
-    inline=frozenset({"file"}),
+    by_bytes=file_urls,
     owner="azure",
 )

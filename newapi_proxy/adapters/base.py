@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
 from newapi_proxy.errors import UpstreamFailure
-from newapi_proxy.ir.ask import Ask
+from newapi_proxy.ir.ask import Ask, Media
 from newapi_proxy.ir.events import Event
 from newapi_proxy.secret import Secret
 from newapi_proxy.wire.sse import Frame
+from newapi_proxy.wire.tree import Document
 
 UNOWNED: Final = "custom"  # `owned_by` of a model that no catalogue knows (relay-and-billing 1.2)
 Headers = Mapping[str, str]  # names in lower case
@@ -44,12 +45,14 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     organization: str | None = None
     now: int = 0
     usage_in_stream: bool = True  # relay.force_stream_option
+    granted: str = ""  # what the adapter's `credential` has got for the key
 
 
 class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
     """A request to be opened by others. `body` as a tree still takes the channel's overrides.
 
     `dropped`: dotted paths the provider could not be given, clamped ones end in "~" (header X-Dropped-Params).
+    `sign`: headers that depend on the final bytes, made from URL, headers and body after all overrides.
     """
 
     url: str
@@ -57,6 +60,7 @@ class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
     headers: Mapping[str, str]
     method: str = "POST"
     dropped: tuple[str, ...] = ()
+    sign: Callable[[str, Mapping[str, str], bytes], Mapping[str, str]] | None = None
 
 
 class Decoder(Protocol):
@@ -107,7 +111,7 @@ class Dialect(Protocol):
         """The request for this ask. Raises Unsupported with the path of what cannot be expressed."""
         ...
 
-    def answer(self, ask: Ask, body: bytes) -> Sequence[Event]:
+    def answer(self, ask: Ask, body: Document) -> Sequence[Event]:
         """A whole answer as the events a stream would have had. A 200 that carries an error yields `Failed`."""
         ...
 
@@ -136,6 +140,25 @@ class Counting(Protocol):
         ...
 
 
+class Granted(msgspec.Struct, frozen=True, kw_only=True):
+    """What a key was exchanged for: `text` goes into Target.granted until `expires` (unix seconds)."""
+
+    text: str
+    expires: int
+
+
+class Credential(Protocol):
+    """A provider whose key is exchanged for a short-lived token first; pure, others open, remember and renew."""
+
+    def request(self, to: Target) -> Outgoing | None:
+        """The exchange for this key; None where the key serves as it is. Raises UpstreamFailure for a broken key."""
+        ...
+
+    def granted(self, body: Document, now: int) -> Granted | None:
+        """What the exchange's answer grants; None where it grants nothing."""
+        ...
+
+
 Local = Callable[[Outgoing], tuple[int, dict[str, str], bytes]]
 """A provider that answers by itself: status, headers (lower case), body."""
 
@@ -144,8 +167,9 @@ class Adapter(msgspec.Struct, frozen=True, kw_only=True):
     """What a provider is. A slot that is empty is the whole story of "not supported".
 
     `numbers`: channel numbers in New API's database. `chat`: dialects in order of preference, the client's own wins
-    where it is among them. `inline`: media kinds that must arrive as bytes. `retry_400`: the inherited rule for
-    channel number 14 (relay-and-billing 4.5).
+    where it is among them. `by_bytes`: whether a medium that the client gave as a URL must reach this upstream model
+    as bytes. `credential`: how the key becomes a token, where it must. `retry_400`: the inherited rule for channel
+    number 14 (relay-and-billing 4.5).
     """
 
     name: str
@@ -156,7 +180,8 @@ class Adapter(msgspec.Struct, frozen=True, kw_only=True):
     chat: tuple[Dialect, ...] = ()
     counting: Counting | None = None
     local: Local | None = None
-    inline: frozenset[Literal["image", "file", "audio", "video"]] = frozenset()
+    by_bytes: Callable[[Media, str], bool] | None = None
+    credential: Credential | None = None
     retry_400: bool = False
     owner: str = UNOWNED  # `owned_by` in model lists
 

@@ -9,7 +9,7 @@ from typing import Final
 from urllib.parse import quote
 
 from newapi_proxy.adapters.base import Adapter, Options, Target
-from newapi_proxy.adapters.openai import OpenAIChat
+from newapi_proxy.adapters.openai import OpenAIChat, file_urls
 
 _BEARER: Final = "authorization"
 
@@ -37,6 +37,6 @@ ADAPTER: Final = Adapter(
     key_required=False,
     options=CustomOptions,
     chat=(OpenAIChat(url=_url, auth=_auth),),
-    inline=frozenset({"file"}),
+    by_bytes=file_urls,
     owner="custom",
 )

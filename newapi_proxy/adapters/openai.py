@@ -24,9 +24,10 @@ from newapi_proxy.adapters._openai_draft import (
 from newapi_proxy.adapters._openai_stream import Reader, read_answer
 from newapi_proxy.adapters.base import Adapter, Headers, Options, Outgoing, Target, join
 from newapi_proxy.errors import UpstreamFailure
-from newapi_proxy.ir.ask import Ask
+from newapi_proxy.ir.ask import Ask, Media
 from newapi_proxy.ir.events import Event
 from newapi_proxy.wire import sse
+from newapi_proxy.wire.tree import Document
 
 DIALECT: Final = "openai-chat"
 PATH: Final = "/v1/chat/completions"
@@ -117,7 +118,7 @@ class OpenAIChat(msgspec.Struct, frozen=True, kw_only=True):
             dropped=listed(draft.dropped) if draft.dropped else (),
         )
 
-    def answer(self, ask: Ask, body: bytes) -> Sequence[Event]:
+    def answer(self, ask: Ask, body: Document) -> Sequence[Event]:
         """A whole answer's events; a 200 that carries an error yields `Failed`."""
         return read_answer(body)
 
@@ -185,6 +186,11 @@ def _place_thinking(draft: Draft, ask: Ask, quirks: Quirks, model: str) -> None:
         body[quirks.effort] = wishes[quirks.effort]
 
 
+def file_urls(medium: Media, model: str) -> bool:
+    """Images and sounds may be given by URL in this format, files only as data (A.1.1)."""
+    return medium.kind == "file"
+
+
 def compatible(
     name: str, *, numbers: tuple[int, ...] = (), base_url: str = "", owner: str = "", chat: OpenAIChat | None = None
 ) -> Adapter:
@@ -195,7 +201,7 @@ def compatible(
         base_url=base_url,
         options=Options,
         chat=(chat or OpenAIChat(),),
-        inline=frozenset({"file"}),
+        by_bytes=file_urls,
         owner=owner or name,
     )
 

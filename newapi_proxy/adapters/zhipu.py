@@ -12,7 +12,7 @@ from newapi_proxy.adapters import _failures
 from newapi_proxy.adapters._openai_draft import Draft, media
 from newapi_proxy.adapters._signing import hs256
 from newapi_proxy.adapters.base import Adapter, Headers, Options, Target, join
-from newapi_proxy.adapters.openai import OpenAIChat, Quirks
+from newapi_proxy.adapters.openai import OpenAIChat, Quirks, file_urls
 from newapi_proxy.errors import Unsupported, UpstreamFailure
 from newapi_proxy.ir.ask import Ask
 from newapi_proxy.wire import tree
@@ -163,6 +163,6 @@ ADAPTER: Final = Adapter(
     base_url="https://open.bigmodel.cn",
     options=ZhipuOptions,
     chat=(OpenAIChat(quirks=QUIRKS, url=_url, auth=_auth, shape=_shape, failed=failed),),
-    inline=frozenset({"file"}),
+    by_bytes=file_urls,
     owner="zhipu",
 )

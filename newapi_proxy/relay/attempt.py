@@ -25,6 +25,7 @@ from newapi_proxy.surfaces.base import Face
 from newapi_proxy.wire import tree
 
 ERROR_BODY: Final = 1 << 20  # bytes of an upstream's error that are read
+NO_BODY: Final = tree.Document(b"")
 NO_KEY: Final = Secret("")
 PLAIN: Final = Override()  # nothing to override
 
@@ -45,7 +46,7 @@ class Served(msgspec.Struct, frozen=True):
     prepared: Prepared
     heard: Heard
     pipe: Pipe | None = None
-    body: bytes = b""
+    body: tree.Document = NO_BODY
     events: Sequence[Event] = ()
 
 
@@ -99,6 +100,8 @@ def _finished(outgoing: Outgoing, channel: Channel) -> Outgoing:
         replaced = {name.lower() for name in channel.headers}
         headers = {name: value for name, value in headers.items() if name.lower() not in replaced}
         headers = {**headers, **channel.headers}
+    if outgoing.sign is not None:
+        headers = {**headers, **outgoing.sign(outgoing.url, headers, body)}
     return Outgoing(url=outgoing.url, body=body, headers=headers, method=outgoing.method, dropped=outgoing.dropped)
 
 
@@ -126,14 +129,15 @@ async def open_answer(client: Client, prepared: Prepared, interrupt: Interrupt, 
 
 def hear(prepared: Prepared, ask: Ask, body: bytes) -> Served:
     """A whole answer heard at once. Raises the failure that it carries."""
-    events = prepared.dialect.answer(ask, body)
+    document = tree.Document(body)
+    events = prepared.dialect.answer(ask, document)
     heard = Heard()
     for event in events:
         if not heard.take(event):
             break
     if heard.failure is not None:
         raise heard.failure
-    return Served(prepared, heard, body=body, events=events)
+    return Served(prepared, heard, body=document, events=events)
 
 
 class LocalAnswer:

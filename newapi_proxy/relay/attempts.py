@@ -54,7 +54,7 @@ class Attempts:
         self._watch = Watch(
             sink,
             self._begin,
-            keepalive=given.surface.keepalive if given.ask.stream and not given.ask.count_only else b"",
+            keepalive=given.surface.keepalive(given.ask) if given.ask.stream and not given.ask.count_only else b"",
             every=relay.keepalive,
             total=relay.total_timeout,
             silence=relay.streaming_timeout,
@@ -131,7 +131,9 @@ class Attempts:
     def _begin(self) -> None:
         """The status goes out: with the first content, or with the first keep-alive."""
         if not self._sink.started:
-            self._sink.start(200, self.dropped())
+            given = self._given
+            typed = ("content-type", given.surface.stream_type(given.ask))
+            self._sink.start(200, [typed, *self.dropped()])
 
     def _commit(self) -> None:
         self._begin()

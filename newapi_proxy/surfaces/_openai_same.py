@@ -20,11 +20,11 @@ Node = dict[str, Any]
 _SAID: Final = frozenset({"role", "content", "refusal", "annotations"})
 
 
-def filled(face: Face, body: bytes, usage: Usage) -> bytes:
-    """The answer with everything its format requires; `body` itself where nothing was missing."""
-    node = tree.lenient(body)
+def filled(face: Face, body: tree.Document, usage: Usage) -> bytes:
+    """The answer with everything its format requires; the body's own bytes where nothing was missing."""
+    node = body.tree
     if type(node) is not dict or (not face.thinking_to_content and _complete(node, face)):
-        return body
+        return body.raw
     edits: Node = {}
     if type(node.get("id")) is not str or not node["id"]:
         edits["id"] = face.id
@@ -42,7 +42,7 @@ def filled(face: Face, body: bytes, usage: Usage) -> bytes:
     kept = [_choice(one, place, face) for place, one in enumerate(given)]
     if given is not choices or any(new is not old for new, old in zip(kept, given, strict=True)):
         edits["choices"] = kept
-    return tree.encode({**node, **edits}) if edits else body
+    return tree.encode({**node, **edits}) if edits else body.raw
 
 
 def _complete(node: Node, face: Face) -> bool:

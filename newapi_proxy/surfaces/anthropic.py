@@ -16,7 +16,7 @@ from newapi_proxy.ir.usage import Usage
 from newapi_proxy.surfaces import _anthropic_read as reading
 from newapi_proxy.surfaces import _anthropic_write as writing
 from newapi_proxy.surfaces._anthropic_whole import message
-from newapi_proxy.surfaces.base import LONGEST_MODEL, Face
+from newapi_proxy.surfaces.base import EVENT_STREAM, LONGEST_MODEL, Face
 from newapi_proxy.wire import sse, tree
 
 HEADERS: Final = ("anthropic-beta", "anthropic-version")
@@ -29,7 +29,6 @@ class Anthropic:
     """The surface; with `count_only` its requests are only counted."""
 
     dialect = "anthropic"
-    keepalive = PING
 
     def __init__(self, count_only: bool = False) -> None:
         self._count_only = count_only
@@ -59,22 +58,29 @@ class Anthropic:
             headers={name: headers[name] for name in HEADERS if name in headers},
         )
 
+    def keepalive(self, ask: Ask) -> bytes:
+        """See surfaces.base.Surface."""
+        return PING
+
+    def stream_type(self, ask: Ask) -> str:
+        """See surfaces.base.Surface."""
+        return EVENT_STREAM
+
     def answer(self, ask: Ask, face: Face, events: Iterable[Event], usage: Usage) -> bytes:
         """See surfaces.base.Surface."""
         return message(face, events, usage)
 
-    def same(self, ask: Ask, face: Face, body: bytes, usage: Usage) -> bytes:
+    def same(self, ask: Ask, face: Face, body: tree.Document, usage: Usage) -> bytes:
         """See surfaces.base.Surface."""
-        if not face.rename and b'"usage"' in body:
-            return body
-        value = tree.lenient(body)
+        value = body.tree
         if not isinstance(value, dict):
-            return body
+            return body.raw
+        edits: dict[str, Any] = {}
         if face.rename:
-            value["model"] = face.model
+            edits["model"] = face.model
         if not isinstance(value.get("usage"), dict):
-            value["usage"] = writing.usage_tree(usage)
-        return tree.encode(value)
+            edits["usage"] = writing.usage_tree(usage)
+        return tree.encode({**value, **edits}) if edits else body.raw
 
     def writer(self, ask: Ask, face: Face) -> writing.StreamWriter:
         """See surfaces.base.Surface."""

@@ -12,7 +12,11 @@ from newapi_proxy.ir.ask import Ask
 from newapi_proxy.ir.events import Event
 from newapi_proxy.ir.usage import Usage
 from newapi_proxy.wire.sse import Frame
+from newapi_proxy.wire.tree import Document
 
+PATH: Final = ":path"  # no client can send such a name
+QUERY: Final = ":query"
+EVENT_STREAM: Final = "text/event-stream; charset=utf-8"
 LONGEST_MODEL: Final = 512  # characters of a model's name: look-ups remember names, logs and errors repeat them
 
 
@@ -76,20 +80,26 @@ class Surface(Protocol):
         """The format's name."""
         ...
 
-    @property
-    def keepalive(self) -> bytes:
-        """What may be sent between events while nothing comes."""
+    def keepalive(self, ask: Ask) -> bytes:
+        """What may be sent between events while nothing comes, also before the first."""
+        ...
+
+    def stream_type(self, ask: Ask) -> str:
+        """The content type of a streamed answer."""
         ...
 
     def read(self, body: bytes, headers: Mapping[str, str]) -> Ask:
-        """The request. Raises ClientError with the path of the fault. Header names are lower case."""
+        """The request. Raises ClientError with the path of the fault. Header names are lower case.
+
+        A route with braces finds what stood there under PATH, and the query under QUERY.
+        """
         ...
 
     def answer(self, ask: Ask, face: Face, events: Iterable[Event], usage: Usage) -> bytes:
         """A whole answer. `usage` is what was billed."""
         ...
 
-    def same(self, ask: Ask, face: Face, body: bytes, usage: Usage) -> bytes:
+    def same(self, ask: Ask, face: Face, body: Document, usage: Usage) -> bytes:
         """A whole answer of the same format: the body itself where nothing must be changed."""
         ...
 

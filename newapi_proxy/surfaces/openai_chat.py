@@ -17,7 +17,7 @@ from newapi_proxy.surfaces import _openai_read, _openai_same
 from newapi_proxy.surfaces import _openai_shapes as shapes
 from newapi_proxy.surfaces._openai_pass import Passer
 from newapi_proxy.surfaces._openai_write import Writer
-from newapi_proxy.surfaces.base import Face
+from newapi_proxy.surfaces.base import EVENT_STREAM, Face
 from newapi_proxy.wire import sse, tree
 
 Node = dict[str, Any]
@@ -33,10 +33,13 @@ class OpenAIChat:
         """The format's name."""
         return _openai_read.DIALECT
 
-    @property
-    def keepalive(self) -> bytes:
+    def keepalive(self, ask: Ask) -> bytes:
         """A comment: the format has no event for it."""
         return sse.PING
+
+    def stream_type(self, ask: Ask) -> str:
+        """Server-sent events."""
+        return EVENT_STREAM
 
     def read(self, body: bytes, headers: Mapping[str, str]) -> Ask:
         """The request. Raises ClientError with the path of the fault."""
@@ -59,7 +62,7 @@ class OpenAIChat:
         }
         return tree.encode(node)
 
-    def same(self, ask: Ask, face: Face, body: bytes, usage: Usage) -> bytes:
+    def same(self, ask: Ask, face: Face, body: tree.Document, usage: Usage) -> bytes:
         """A whole answer of this format: its own bytes where nothing must be changed."""
         return _openai_same.filled(face, body, usage)
 

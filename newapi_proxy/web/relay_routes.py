@@ -15,13 +15,12 @@ from newapi_proxy import metrics
 from newapi_proxy.errors import ClientError, ProxyError
 from newapi_proxy.relay import exchange
 from newapi_proxy.surfaces import SURFACES
-from newapi_proxy.surfaces.base import Surface
+from newapi_proxy.surfaces.base import PATH, QUERY, Surface
 from newapi_proxy.web import body, keys
 from newapi_proxy.web.app import Action, Call, Edge, not_implemented
 from newapi_proxy.web.router import Route
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
-PATH: Final = ":path"  # under this name a surface finds what its route's braces stood for; no client can send it
 NOT_IMPLEMENTED: Final[Mapping[str, tuple[str, ...]]] = {
     "/v1/audio/speech": ("POST",),
     "/v1/audio/transcriptions": ("POST",),
@@ -70,7 +69,8 @@ def _relay(surface: Surface) -> Action:
             data = await _body(call, share)
             headers: Mapping[str, str] = arrival.headers
             if call.tail:
-                headers = {**{name.lower(): value for name, value in headers.items()}, PATH: call.tail}
+                headers = {name.lower(): value for name, value in headers.items()}
+                headers |= {PATH: call.tail, QUERY: call.query}
             await exchange.chat(house, visit, surface, data, headers, arrival.reply)
         except ProxyError as error:
             exchange.reject(house, visit, surface, arrival.reply, error)

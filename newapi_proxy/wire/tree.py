@@ -50,6 +50,26 @@ def lenient(data: bytes) -> Any:
         return None
 
 
+class Document:
+    """One whole answer: `raw` as it came, `tree` its JSON, read once however many ask; None where it is none."""
+
+    __slots__ = ("_tree", "raw")
+
+    def __init__(self, raw: bytes) -> None:
+        self.raw = raw
+        self._tree: Any = _UNREAD
+
+    @property
+    def tree(self) -> Any:
+        """The body parsed as `lenient` does it. Shared: nobody changes it in place."""
+        if self._tree is _UNREAD:
+            self._tree = lenient(self.raw)
+        return self._tree
+
+
+_UNREAD: Final = object()
+
+
 def encode(value: Any) -> bytes:
     """Compact JSON, key order kept, characters not escaped."""
     return orjson.dumps(value)

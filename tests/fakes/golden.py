@@ -30,6 +30,7 @@ from newapi_proxy.relay.pipe import Pipe, pipe
 from newapi_proxy.secret import Secret
 from newapi_proxy.surfaces import SURFACES
 from newapi_proxy.surfaces.base import Face, Surface
+from newapi_proxy.wire.tree import Document
 
 ROOT = Path(__file__).parent.parent / "golden"
 REGOLD = os.environ.get("NEWAPI_PROXY_REGOLD") == "1"
@@ -139,13 +140,13 @@ class Golden:
 
     def _whole(self, name: str) -> bytes:
         speaker, dialect, ask = surface(name), self.dialect(name), self.ask(name)
-        events = dialect.answer(ask, self.upstream)
+        events = dialect.answer(ask, Document(self.upstream))
         told = fold(events)
         if told.failure is not None:
             return speaker.failure(told.failure, REQUEST_ID)
         usage = told.usage or NOTHING
         if speaker.dialect == dialect.dialect:
-            return speaker.same(ask, self.face(), self.upstream, usage)
+            return speaker.same(ask, self.face(), Document(self.upstream), usage)
         return speaker.answer(ask, self.face(), events, usage)
 
     def usage(self) -> Usage | None:
@@ -154,7 +155,7 @@ class Golden:
             return None
         name = self.case.surface
         if not self.streamed:
-            return fold(self.dialect(name).answer(self.ask(name), self.upstream)).usage
+            return fold(self.dialect(name).answer(self.ask(name), Document(self.upstream))).usage
         return fold(self.events(name)).usage
 
     def events(self, name: str) -> list[Event]:
