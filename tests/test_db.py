@@ -28,10 +28,10 @@ from tests.fakes import money
 from tests.fakes.hammer import ACCOUNTS
 
 
-@pytest_asyncio.fixture
-async def db(database: Path) -> AsyncIterator[Database]:
-    """An open database."""
-    made = await Database.open(f"sqlite:///{database.name}", database.parent)
+@pytest_asyncio.fixture(params=["normal", "full"])
+async def db(database: Path, request: pytest.FixtureRequest) -> AsyncIterator[Database]:
+    """An open database; its commits on the loop, and in the thread."""
+    made = await Database.open(f"sqlite:///{database.name}", database.parent, request.param)
     yield made
     await made.close()
 
@@ -64,7 +64,7 @@ async def test_a_group_is_one_commit(database: Path) -> None:
     assert len(commits) == 1
     assert commits[0][0] > 0
     await asyncio.gather(*(db.write(_nothing, number) for number in range(2 * store.GROUP + 1)))
-    assert [pending for _, pending in commits[1:]] == [1, 0, 0]
+    assert [pending for _, pending in commits[1:]] == [257, 1, 0]
     await db.close()
 
 
@@ -163,7 +163,7 @@ async def test_a_full_disk_fails_closed_and_recovers(db: Database, database: Pat
 
 async def test_read_only_file(database: Path) -> None:
     """A write that the file refuses is a 503, not a bug."""
-    db = await Database.open(f"sqlite:///{database}", database.parent)
+    db = await Database.open(f"sqlite:///{database}", database.parent, "full")
 
     def frozen(conn: Connection, items: Sequence[int]) -> Sequence[int]:
         conn.exec_driver_sql(f"PRAGMA query_only = {items[0]}")
@@ -177,6 +177,36 @@ async def test_read_only_file(database: Path) -> None:
     await db.close()
 
 
+async def test_somebody_else_writes(database: Path) -> None:
+    """While another process holds the file the loop goes on; the write is done when the lock is gone."""
+    db = await Database.open(f"sqlite:///{database}", database.parent)
+    other = _locked(database)
+    waiting = db.write(_insert, "a")
+    assert await db.read(_keys) == []
+    other.execute("ROLLBACK")
+    other.close()
+    assert await waiting == "a"
+    await db.close()
+
+
+async def test_the_log_beside_the_file_stays_small(database: Path) -> None:
+    """What is committed on the loop is folded back into the file while the daemon runs."""
+    db = await Database.open(f"sqlite:///{database}", database.parent)
+    for number in range(40 * store.FOLD):
+        await db.write(_insert, f"{number:06d}" * 50)
+    size = database.with_name(database.name + "-wal").stat().st_size
+    assert size < 24 << 20
+    assert await asyncio.to_thread(_count, database) == 40 * store.FOLD
+    await db.close()
+
+
+def _count(database: Path) -> int:
+    with sqlite3.connect(database) as other:
+        (found,) = other.execute("SELECT COUNT(*) FROM options").fetchone()
+    other.close()
+    return int(found)
+
+
 async def test_bounded_queue(db: Database) -> None:
     """Above the bound a write is refused at once instead of waiting without end."""
     waiting = [db.write(_nothing, number) for number in range(store.PENDING)]
@@ -185,14 +215,8 @@ async def test_bounded_queue(db: Database) -> None:
     assert await asyncio.gather(*waiting) == list(range(store.PENDING))
 
 
-async def _locked(db: Database, database: Path) -> sqlite3.Connection:
-    """Another process's write lock on the file; the writer does not wait for its end."""
-
-    def impatient(conn: Connection, items: Sequence[int]) -> Sequence[int]:
-        conn.connection.cursor().execute("PRAGMA busy_timeout = 0")
-        return items
-
-    await db.write(impatient, 1)
+def _locked(database: Path) -> sqlite3.Connection:
+    """Another process's write lock on the file."""
     other = sqlite3.connect(database, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     return other
@@ -202,8 +226,10 @@ async def test_what_must_be_written_is_tried_again(database: Path, monkeypatch: 
     """Locked out, a write that must be done fails for its caller and is done later, in the order it was asked for."""
     monkeypatch.setattr(store, "AGAIN", 0.01)
     commits = asyncio.Semaphore(0)
-    db = await Database.open(f"sqlite:///{database}", database.parent, "normal", lambda *_: commits.release())
-    other = await _locked(db, database)
+    db = await Database.open(
+        f"sqlite:///{database}", database.parent, "normal", lambda *_: commits.release(), patience=0
+    )
+    other = _locked(database)
     asked = [db.write(_insert, "lost"), db.write(_insert, "a", must=True)]
     answers = await asyncio.gather(*asked, return_exceptions=True)
     assert [one.code for one in answers if isinstance(one, OurError)] == ["ledger_unavailable"] * 2
@@ -222,8 +248,8 @@ async def test_what_must_be_written_is_tried_again(database: Path, monkeypatch: 
 
 async def test_closing_tries_once_more(database: Path) -> None:
     """What could not be written has its last try on closing, also where it is asked for in answer to a failure."""
-    db = await Database.open(f"sqlite:///{database}", database.parent)
-    other = await _locked(db, database)
+    db = await Database.open(f"sqlite:///{database}", database.parent, patience=0)
+    other = _locked(database)
     first = db.write(_insert, "a", must=True)
     later: list[asyncio.Future[str]] = []
     first.add_done_callback(lambda _: later.append(db.write(_insert, "b", must=True)))

@@ -1,4 +1,8 @@
-"""The one async face of the database: writes in groups by one writer, reads beside it.
+"""The one async face of the database: writes in groups, one group at a time, reads beside them.
+
+A commit that need not wait for the disk costs less than handing it to a thread and back, and a lone request waits for
+nobody: so groups are written on the loop as long as that is quick, which is watched. Where each commit waits for the
+disk, another process is writing, or the disk is slow, a thread writes them.
 
 A write is a function of a connection over a batch of items. What waits while a group is written goes into the next
 one, so under load the price of a commit is shared, and a lone write waits for nobody. Nothing here knows what is
@@ -10,6 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Final, TypeVar
@@ -30,6 +35,11 @@ Function = Callable[[Connection, Sequence[I]], Sequence[R]]
 OnCommit = Callable[[float, int], None]
 
 GROUP: Final = 256  # items in one transaction: bounds how long it holds the file
+AT_ONCE: Final = 64  # items in a transaction on the loop: bounds how long it holds the loop
+SLOW: Final = 0.05  # seconds; a group on the loop that took longer sends the next ones to the thread
+WARY: Final = 2.0  # seconds, for so long
+FOLD: Final = 250  # items on the loop, after which the thread folds the WAL back
+FAR: Final = 4096  # pages of WAL; above, one group is written by the thread, which folds before the next may write
 PENDING: Final = 20_000  # writes that may wait; above, the database is too slow to promise anything
 KEPT: Final = 100_000  # failed writes that must be done and are kept to be tried again
 AGAIN: Final = 1.0  # seconds between two tries
@@ -104,10 +114,11 @@ def _lost(conn: Connection) -> bool:
     return conn.dialect.name == "sqlite" and not getattr(conn.connection.dbapi_connection, "in_transaction", True)
 
 
-def perform(conn: Connection, parts: Sequence[_Part]) -> None:
-    """One transaction for the parts; never raises, errors are in the parts."""
+def perform(conn: Connection, parts: Sequence[_Part], *, begun: bool = False) -> None:
+    """One transaction for the parts, `begun` or not; never raises, errors are in the parts."""
     try:
-        _begin(conn)
+        if not begun:
+            _begin(conn)
         for part in parts:
             part.run(conn, nested=False)
         if len(parts) > 1 and any(part.error is not None for part in parts):
@@ -134,6 +145,16 @@ def perform(conn: Connection, parts: Sequence[_Part]) -> None:
 def _begin(conn: Connection) -> None:
     if conn.dialect.name == "sqlite":  # takes the write lock now: a later upgrade from a read lock cannot wait
         conn.connection.cursor().execute("BEGIN IMMEDIATE")
+
+
+def _begun(conn: Connection) -> bool:
+    """Whether a transaction could be begun without waiting; why not is found out by who can wait."""
+    try:
+        _begin(conn)
+    except (SQLAlchemyError, conn.dialect.loaded_dbapi.Error):
+        _rollback(conn)
+        return False
+    return True
 
 
 def _commit(conn: Connection) -> None:
@@ -177,14 +198,24 @@ class Database:
     """Opened once per process by `open`; all methods belong to the loop's thread."""
 
     __slots__ = (
-        "_again", "_closed", "_ended", "_failing", "_idle", "_kept", "_lock", "_loop", "_on_commit", "_pending",
-        "_readers", "_scheduled", "_writer",
+        "_again", "_closed", "_ended", "_failing", "_far", "_folding", "_here", "_idle", "_kept", "_lock", "_loop",
+        "_on_commit", "_pending", "_readers", "_scheduled", "_unfolded", "_wary", "_writer",
     )  # fmt: skip
 
     def __init__(
-        self, writer: sqlite.Writer, readers: AsyncEngine, lock: sqlite.Lock, on_commit: OnCommit | None
+        self,
+        writer: sqlite.Writer,
+        here: Connection | None,
+        readers: AsyncEngine,
+        lock: sqlite.Lock,
+        on_commit: OnCommit | None,
     ) -> None:
         self._writer = writer
+        self._here = here  # the loop's own connection, where commits do not wait
+        self._wary = 0.0  # until then, in the loop's time, the thread writes
+        self._unfolded = 0
+        self._folding = False
+        self._far = False
         self._readers = readers
         self._lock = lock
         self._on_commit = on_commit
@@ -200,9 +231,17 @@ class Database:
 
     @classmethod
     async def open(
-        cls, url: str, base: Path, durability: sqlite.Durability = "normal", on_commit: OnCommit | None = None
+        cls,
+        url: str,
+        base: Path,
+        durability: sqlite.Durability = "normal",
+        on_commit: OnCommit | None = None,
+        *,
+        patience: float = sqlite.BUSY,
     ) -> Database:
         """Opens and upgrades. `on_commit(seconds, pending)` is called on the loop after each group.
+
+        `patience`: seconds that a group waits for another process's transaction, in the thread.
 
         Raises OurError: `database_in_use`, `schema_newer`, `database_invalid`, `ledger_unavailable`.
         """
@@ -210,10 +249,12 @@ class Database:
         lock = sqlite.Lock(path)
         try:
             loop = asyncio.get_running_loop()
-            engine = sqlite.engine(path, durability)
+            engine = sqlite.engine(path, durability, wait=patience)
             await loop.run_in_executor(None, prepare, engine, path)
             conn = await loop.run_in_executor(None, engine.connect)
-            return cls(sqlite.Writer(conn), sqlite.readers(path), lock, on_commit)
+            hasty = sqlite.engine(path, durability, wait=0, folds=False) if durability == "normal" else None
+            here = await loop.run_in_executor(None, hasty.connect) if hasty is not None else None
+            return cls(sqlite.Writer(conn), here, sqlite.readers(path), lock, on_commit)
         except BaseException:
             lock.release()
             raise
@@ -269,6 +310,8 @@ class Database:
             self._again.cancel()
         if self._kept:
             log.logger().error("ledger_unavailable", reason=f"{len(self._kept)} writes were given up at the end")
+        if self._here is not None:
+            self._here.close()
         await self._writer.close()
         await self._readers.dispose()
         self._lock.release()
@@ -299,9 +342,14 @@ class Database:
         self._schedule()
 
     def _send(self) -> None:
+        since = perf_counter()
+        here = None if self._far or self._loop.time() < self._wary else self._here
+        if here is not None and _begun(here):
+            self._write_here(here, since)
+            return
+        self._far = False
         group = self._pending[:GROUP]
         del self._pending[:GROUP]
-        since = perf_counter()
 
         def job(conn: Connection) -> Callable[[], None]:
             parts = _parts(group)
@@ -310,12 +358,29 @@ class Database:
 
         self._writer.submit(job)
 
+    def _write_here(self, conn: Connection, since: float) -> None:
+        group = self._pending[:AT_ONCE]
+        del self._pending[:AT_ONCE]
+        parts = _parts(group)
+        perform(conn, parts, begun=True)
+        if perf_counter() - since > SLOW:
+            self._wary = self._loop.time() + WARY
+        self._unfolded += len(group)
+        if self._unfolded >= FOLD and not self._folding:
+            self._folding, self._unfolded = True, 0
+            self._writer.submit(lambda other: partial(self._folded, sqlite.fold(other)))
+        self._written(parts, since)
+
+    def _folded(self, pages: int) -> None:
+        self._folding = False
+        self._far = pages > FAR  # a WAL starts anew only when nobody wrote while it was folded
+
     def _written(self, parts: Sequence[_Part], since: float) -> None:
         self._keep(parts)
         for part in parts:
             part.resolve()
         if self._pending:
-            self._send()
+            self._loop.call_soon(self._send)
         else:
             self._scheduled = False
             if self._idle is not None:

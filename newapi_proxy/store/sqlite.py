@@ -25,6 +25,7 @@ from newapi_proxy.errors import OurError
 Durability = Literal["normal", "full"]
 BUSY: Final = 15.0  # seconds to wait for another process's transaction
 WAL_LIMIT: Final = 64 << 20  # bytes that a WAL file keeps after a checkpoint
+FOLDED_AT: Final = 1000  # pages in the WAL
 READERS: Final = 2
 _STATEMENTS: Final = 256  # prepared statements kept: more than we have, or each group would parse SQL again
 _OLDEST: Final = (3, 33, 0)  # UPDATE … FROM
@@ -39,13 +40,21 @@ def locate(url: URL, base: Path) -> Path:
     return (base / url.database).resolve()
 
 
-def engine(path: Path, durability: Durability) -> Engine:
-    """For the writer and the command line. Transactions are ours to begin: the driver's own begin too late."""
+def engine(path: Path, durability: Durability, *, wait: float = BUSY, folds: bool = True) -> Engine:
+    """For the writer and the command line. Transactions are ours to begin: the driver's own begin too late.
+
+    `wait`: seconds for another process's transaction. `folds`: whether a commit may have to wait until the disk has
+    taken a long WAL back into the file; else somebody calls `fold`.
+    """
     made = create_engine(
         URL.create("sqlite", database=str(path)),
         isolation_level="AUTOCOMMIT",
         poolclass=NullPool,
-        connect_args={"timeout": BUSY, "check_same_thread": False, "cached_statements": _STATEMENTS},
+        connect_args={
+            "timeout": wait,
+            "check_same_thread": False,
+            "cached_statements": _STATEMENTS,
+        },
     )
     synchronous = "FULL" if durability == "full" else "NORMAL"
 
@@ -57,10 +66,20 @@ def engine(path: Path, durability: Durability) -> Engine:
             f"journal_size_limit = {WAL_LIMIT}",
             "cache_size = -8192",
             "temp_store = MEMORY",
+            f"wal_autocheckpoint = {FOLDED_AT if folds else 0}",
         ):
             raw.execute(f"PRAGMA {setting}")
 
     return made
+
+
+def fold(conn: Connection) -> int:
+    """Copies what the WAL holds back into the file, beside writers; the WAL's length in pages, -1 if it failed."""
+    try:
+        found: Any = conn.connection.cursor().execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    except sqlite3.Error:
+        return -1  # the next one will do it; nothing is lost while the WAL is there
+    return int(found[1])
 
 
 def readers(path: Path) -> AsyncEngine:
