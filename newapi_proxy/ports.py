@@ -1,4 +1,4 @@
-"""What the async side may ask of the world: a client that opens, a sink that writes, something that interrupts.
+"""What the async side may ask of the world: a client that opens, a sink that writes, a fetcher, what interrupts.
 
 `relay` is written against these; `web` implements them over aiohttp, tests with lists.
 """
@@ -6,12 +6,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
+import msgspec
+
 from newapi_proxy.adapters.base import Outgoing
+from newapi_proxy.config.model import Fetch
 
 T = TypeVar("T")
+Take = Callable[[bytes], bool]
+"""Takes bytes of a response; whether more may come. Must not wait: it runs inside the connection's callback."""
 
 
 class Interrupt:
@@ -64,6 +69,13 @@ class Incoming(Protocol):
         """What has arrived since the last read, decoded; b"" at the end. Raises UpstreamFailure on a broken body."""
         ...
 
+    async def flow(self, take: Take) -> bool:
+        """Hands on what comes, as it comes, until the end (True) or until `take` has had enough for now (False).
+
+        Raises what `read` raises, and what `take` does.
+        """
+        ...
+
     async def whole(self, limit: int) -> bytes:
         """The rest of the body. Raises UpstreamFailure above `limit` bytes."""
         ...
@@ -83,6 +95,24 @@ class Client(Protocol):
 
         `outgoing.body` must be bytes here. Raises UpstreamFailure (status 0) when there is no answer, `interrupt.cause`
         when interrupted. Redirects are never followed.
+        """
+        ...
+
+
+class Fetched(msgspec.Struct, frozen=True, kw_only=True):
+    """A file that a client named by its address. `media_type` as the server declares it, lower case, "" for nothing."""
+
+    media_type: str
+    data: bytes
+
+
+class Fetcher(Protocol):
+    """Fetches what clients name, and nothing that only this machine can reach (reliability §2.8)."""
+
+    def fetch(self, url: str, path: str, limits: Fetch) -> Awaitable[Fetched]:
+        """The file at the address, whole. Raises ClientError 400 `invalid_image_url` with `path` for anything else.
+
+        `path`: the medium's dotted place in the client's body. May be cancelled.
         """
         ...
 
@@ -121,8 +151,8 @@ class Sink(Protocol):
         """Waits until the buffer is below its mark, or the client has gone."""
         ...
 
-    def end(self) -> None:
-        """Ends a streamed answer."""
+    def end(self, data: bytes = b"") -> None:
+        """Ends a streamed answer, with its last bytes."""
         ...
 
     def whole(self, status: int, headers: Sequence[tuple[str, str]], body: bytes) -> None:

@@ -24,6 +24,7 @@ from newapi_proxy.billing.prices import PriceBook, book
 from newapi_proxy.config.model import Channel as ChannelConfig
 from newapi_proxy.config.model import Config, Override
 from newapi_proxy.config.model import Token as TokenConfig
+from newapi_proxy.ir.ask import Thinking
 from newapi_proxy.secret import Secret
 from newapi_proxy.store.tokens import TokenRow, YamlToken
 
@@ -34,7 +35,10 @@ DEFAULT_RATIO: Final = Decimal(1)  # a group that the file does not list (relay-
 
 
 class Channel(msgspec.Struct, frozen=True, kw_only=True):
-    """One upstream account as requests see it. `id` is its database row; `keys` are tried in turn."""
+    """One upstream account as requests see it. `id` is its database row; `keys` are tried in turn.
+
+    `thinking`: what the requested name's suffix asks for, on the view of a channel that such a request gets.
+    """
 
     name: str
     id: int
@@ -54,10 +58,15 @@ class Channel(msgspec.Struct, frozen=True, kw_only=True):
     first_token_timeout: float | None = None
     proxy: str | None = None
     options: Any = None
+    thinking: Thinking | None = None
 
     def upstream_model(self, requested: str) -> str:
         """The name upstream knows; one hop of the mapping."""
         return self.model_mapping.get(requested, requested)
+
+    def lists(self, model: str) -> bool:
+        """Whether one of its names or patterns is meant."""
+        return any(matches(pattern, model) for pattern in self.models)
 
 
 class Token(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,9 +115,12 @@ class Snapshot:
 
     def _tiers(self, group: str, model: str) -> tuple[tuple[Channel, ...], ...]:
         found: dict[int, list[Channel]] = {}
-        for channel in self.channels:
-            if group in channel.groups and any(matches(pattern, model) for pattern in channel.models):
-                found.setdefault(channel.priority, []).append(channel)
+        mine = [channel for channel in self.channels if group in channel.groups]
+        itself = any(model in channel.models for channel in mine)
+        for channel in mine:
+            view = _seen(channel, model, itself)
+            if view is not None:
+                found.setdefault(channel.priority, []).append(view)
         return tuple(tuple(found[priority]) for priority in sorted(found, reverse=True))
 
     def models_for(self, token: Token) -> tuple[tuple[str, str], ...]:
@@ -122,6 +134,31 @@ class Snapshot:
             if "*" not in model and self.tiers(token.group, model):
                 names.setdefault(model, UNOWNED)
         return tuple(names.items())
+
+
+def _seen(channel: Channel, model: str, itself: bool) -> Channel | None:
+    """The channel as a request for the model sees it, None where it does not serve it.
+
+    A name with a suffix means the name without it and a wish to think, unless the channel lists it; `itself`: some
+    channel does, then only patterns make others serve it (decision 15).
+    """
+    fits, upstream = channel.lists(model), channel.upstream_model(model)
+    plain = channel if fits else None
+    if channel.adapter.suffixes is None or upstream in channel.models:
+        return plain
+    named = channel.adapter.suffixes(upstream)
+    if named is None or (not fits and itself):
+        return plain
+    if upstream == model:
+        if not channel.lists(named.model):
+            return plain
+        upstream = channel.upstream_model(named.model)
+    elif fits:
+        upstream = named.model
+    else:
+        return None
+    mapping = {**channel.model_mapping, model: upstream}
+    return msgspec.structs.replace(channel, model_mapping=mapping, thinking=named.thinking)
 
 
 def wanted_tokens(config: Config) -> list[YamlToken]:
@@ -170,6 +207,9 @@ def _served(channel: ChannelConfig) -> bool:
 
 def _channel(channel: ChannelConfig, id: int) -> Channel:
     adapter = ADAPTERS[channel.type]
+    options = adapter.options(**channel.options)
+    if adapter.tuned is not None:
+        adapter = msgspec.structs.replace(adapter, chat=adapter.tuned(options))
     return Channel(
         name=channel.name,
         id=id,
@@ -188,7 +228,7 @@ def _channel(channel: ChannelConfig, id: int) -> Channel:
         auto_disable=channel.auto_disable,
         first_token_timeout=channel.first_token_timeout,
         proxy=channel.proxy,
-        options=adapter.options(**channel.options),
+        options=options,
     )
 
 

@@ -177,7 +177,7 @@ def test_routes(example: Daemon) -> None:
     table = README.split("\n| route |", 1)[1].split("\n\n", 1)[0]
     host = example.url.removeprefix("http://")
     for method, cell in re.findall(r"`(GET|POST) ([^|]*)\|", table):
-        for path in re.findall(r"(?:^|`)(/[\w/.-]+)", cell):
+        for path in re.findall(r"(?:^|`)(/[\w/.:-]+)", cell):
             connection = http.client.HTTPConnection(host, timeout=5)
             connection.request(method, path, b"{}" if method == "POST" else None, {"authorization": "Bearer sk-demo"})
             status = connection.getresponse().status

@@ -11,6 +11,7 @@ import pytest
 from newapi_proxy.adapters import ADAPTERS, UNSERVED
 from newapi_proxy.config import model
 from newapi_proxy.config.load import Loaded, read
+from tests.fakes.service_account import account
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "config.example.yaml"
 TEXT = EXAMPLE.read_text(encoding="utf-8")
@@ -28,7 +29,7 @@ def environment() -> dict[str, str]:
 
 def load(folder: Path, text: str) -> Loaded:
     """The text as a file of the owner's, with the service account's file beside it."""
-    for name, content in (("config.yaml", text), ("vertex-service-account.json", "{}")):
+    for name, content in (("config.yaml", text), ("vertex-service-account.json", account())):
         (folder / name).write_text(content, encoding="utf-8")
         (folder / name).chmod(0o600)
     return read(folder / "config.yaml", environment())

@@ -462,10 +462,10 @@ def test_thinking_to_content() -> None:
     face = Face(model="asked", id="i", created=1, thinking_to_content=True)
     events: list[Event] = [ReasoningDelta("A"), ReasoningSealed("s"), TextDelta("x"), Finished("stop")]
     told = deltas(written(events, face=face))
-    assert "".join(one.get("content") or "" for one in told) == "<think>\nA\n</think>\n\nx"
+    assert "".join(one.get("content") or "" for one in told) == "<think>\nA\n</think>\nx"
     assert not any("reasoning_content" in one for one in told)
     message = orjson.loads(CHAT.answer(ask(), face, events, USAGE))["choices"][0]["message"]
-    assert message["content"] == "<think>\nA\n</think>\n\nx"
+    assert message["content"] == "<think>\nA\n</think>\nx"
 
 
 def test_refusal_and_citations() -> None:

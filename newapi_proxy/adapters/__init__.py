@@ -8,7 +8,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from newapi_proxy.adapters import anthropic, azure, custom, echo, mistral, openai, presets, zhipu
+from newapi_proxy.adapters import (
+    anthropic,
+    azure,
+    bedrock,
+    cohere,
+    custom,
+    dify,
+    echo,
+    gemini,
+    mistral,
+    ollama,
+    openai,
+    presets,
+    vertex,
+    zhipu,
+)
 from newapi_proxy.adapters.base import Adapter
 
 ADAPTERS: Final[Mapping[str, Adapter]] = {
@@ -17,15 +32,19 @@ ADAPTERS: Final[Mapping[str, Adapter]] = {
     "anthropic": anthropic.ADAPTER,
     "mistral": mistral.ADAPTER,
     "zhipu": zhipu.ADAPTER,
+    "bedrock": bedrock.ADAPTER,
+    "ollama": ollama.ADAPTER,
+    "cohere": cohere.ADAPTER,
     "custom": custom.ADAPTER,
+    "dify": dify.ADAPTER,
+    "vertex": vertex.ADAPTER,
     "echo": echo.ADAPTER,
+    "gemini": gemini.ADAPTER,
     **{preset.name: preset for preset in presets.PRESETS},
 }
 """The providers that this version serves."""
 
-UNSERVED: Final = frozenset(
-    {"gemini", "vertex", "bedrock", "ollama", "cohere", "dify", "jina", "midjourney", "midjourney-plus", "suno"}
-)
+UNSERVED: Final = frozenset({"jina", "midjourney", "midjourney-plus", "suno"})
 """Types that the configuration knows and this version does not serve."""
 
 _RESELLERS: Final[Mapping[int, str]] = {  # numbers whose channels are plain servers of the OpenAI format
@@ -42,15 +61,9 @@ _RESELLERS: Final[Mapping[int, str]] = {  # numbers whose channels are plain ser
 }
 _UNSERVED_NUMBERS: Final[Mapping[int, str]] = {
     2: "midjourney",
-    4: "ollama",
     5: "midjourney-plus",
-    24: "gemini",
-    33: "bedrock",
-    34: "cohere",
     36: "suno",
-    37: "dify",
     38: "jina",
-    41: "vertex",
 }
 
 BY_NUMBER: Final[Mapping[int, tuple[str, str]]] = {

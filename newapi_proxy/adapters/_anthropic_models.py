@@ -12,6 +12,8 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from newapi_proxy.ir.suffix import Named, by_effort, by_thinking
+
 Version = tuple[int, int]
 
 
@@ -75,6 +77,12 @@ def traits(model: str) -> Traits:
         if version >= since and (not families or family in families):
             facts.update(more)
     return Traits(**facts)
+
+
+def suffixed(model: str) -> Named | None:
+    """A Claude's name with its wish to think behind it: `-thinking`, `-thinking-2048`, `-high` …"""
+    found = by_thinking(model) or by_effort(model)
+    return found if found is not None and _named(found.model) is not None else None
 
 
 def _named(model: str) -> tuple[str, Version] | None:

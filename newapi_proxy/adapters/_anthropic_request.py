@@ -40,6 +40,7 @@ _EFFORTS: Final = ((2048, "low"), (8192, "medium"), (24576, "high"))  # budget u
 _TIERS: Final = {"auto": "auto", "default": "standard_only", "standard_only": "standard_only"}
 _HANDLED: Final = ("web_search_options", "modalities", "safety_identifier")
 _REASONING: Final = {"openai-responses": "reasoning.effort", "gemini": "generationConfig.thinkingConfig"}
+_SEVERAL: Final = {"gemini": "generationConfig.candidateCount"}
 _LOGPROBS: Final = ("logprobs", "top_logprobs", "responseLogprobs", "generationConfig.responseLogprobs")
 _UNCOUNTED: Final = frozenset(
     ("max_tokens", "stream", "temperature", "top_p", "top_k", "stop_sequences", "metadata", "service_tier")
@@ -139,7 +140,7 @@ def _foreign(block: Tree, own: set[str | None]) -> bool:
 # What changes the promise of the answer is refused, what only steers it is dropped (A.0.4).
 def _refuse(ask: Ask) -> None:
     if ask.controls.n != 1:
-        raise Unsupported("Anthropic gives one answer per request (n).", "n")
+        raise Unsupported("Anthropic gives one answer per request.", _SEVERAL.get(ask.dialect, "n"))
     for name in _LOGPROBS:
         if ask.controls.steering.get(name):
             raise Unsupported(f"Anthropic gives no log probabilities ({name}).", name)

@@ -259,7 +259,7 @@ def _first_text(node: dict[str, Any]) -> str:
         text = _text(node.get(name))
         if text:
             return text
-    for outer, inner in (("header", "message"), ("response", "error")):
+    for outer, inner in (("header", "message"), ("response", "error"), ("base_resp", "status_msg")):
         nested = node.get(outer)
         if isinstance(nested, dict):
             found = nested.get(inner)

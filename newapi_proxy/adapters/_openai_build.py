@@ -10,7 +10,7 @@ import binascii
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, Literal, assert_never
 
-from newapi_proxy.adapters._openai_draft import Draft
+from newapi_proxy.adapters._openai_draft import FILE_BELOW, IMAGE_BELOW, Draft
 from newapi_proxy.adapters._tools import NAME
 from newapi_proxy.errors import Unsupported
 from newapi_proxy.ir.ask import (
@@ -36,8 +36,6 @@ Replay = Literal["none", "content", "details"]
 
 FAMILY: Final = "openai"
 MOST_STOPS: Final = 4
-IMAGE_BELOW: Final = "[image: see the next message]"
-FILE_BELOW: Final = "[file: see the next message]"
 _TIERS: Final = frozenset({"auto", "default", "flex", "scale", "priority", "fast"})
 _STEERING: Final = frozenset(
     {"frequency_penalty", "presence_penalty", "seed", "logit_bias", "logprobs", "top_logprobs", "metadata", "store"}
@@ -100,6 +98,8 @@ def _controls(draft: Draft, ask: Ask, controls: Controls) -> None:
             body[name] = value
         elif value is not None:
             draft.dropped.append(name)
+    if body.get("top_logprobs"):
+        body.setdefault("logprobs", True)  # one without the other is refused
 
 
 def _format(wish: Format) -> Node:
@@ -286,7 +286,7 @@ def _content(parts: list[Node]) -> Any:
 
 
 def _address(part: Media, otherwise: str) -> str:
-    return part.url or f"data:{part.media_type or otherwise};base64,{part.data}"
+    return f"data:{part.media_type or otherwise};base64,{part.data}" if part.data else part.url or ""
 
 
 def _file(part: Media) -> Node:

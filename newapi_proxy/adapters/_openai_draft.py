@@ -14,6 +14,8 @@ from newapi_proxy.wire import tree
 
 Node = dict[str, Any]
 
+IMAGE_BELOW: Final = "[image: see the next message]"
+FILE_BELOW: Final = "[file: see the next message]"
 JSON_WISH: Final = "Answer with one JSON object and nothing else."
 
 
@@ -104,6 +106,39 @@ def emulate_schema(draft: Draft) -> None:
         first["content"] = f"{first['content']}\n\n{text}"
     else:
         messages.insert(0, {"role": "system", "content": text})
+
+
+def lower_tool_media(draft: Draft) -> None:
+    """Pictures and files in tool results follow the last of them as a user's message: tool messages hold text alone."""
+    sent = draft.body.get("messages") or ()
+    if not any(isinstance(one, dict) and one.get("role") == "tool" and _has_media(one) for one in sent):
+        return
+    out: list[Node] = []
+    waiting: list[Node] = []
+    for message in draft.messages():
+        if message.get("role") != "tool":
+            if waiting:
+                out.append({"role": "user", "content": waiting})
+                waiting = []
+        elif _has_media(message):
+            parts = message["content"]
+            waiting += [part for part in parts if not _is_text(part)]
+            message["content"] = [part if _is_text(part) else _below(part) for part in parts]
+        out.append(message)
+    draft.body["messages"] = [*out, *([{"role": "user", "content": waiting}] if waiting else [])]
+
+
+def _has_media(message: Node) -> bool:
+    content = message.get("content")
+    return isinstance(content, list) and not all(_is_text(part) for part in content)
+
+
+def _is_text(part: Any) -> bool:
+    return not isinstance(part, dict) or part.get("type", "text") in ("text", "refusal")
+
+
+def _below(part: Node) -> Node:
+    return {"type": "text", "text": IMAGE_BELOW if part.get("type") == "image_url" else FILE_BELOW}
 
 
 def drop_old_reasoning(draft: Draft) -> None:

@@ -9,13 +9,18 @@ import re
 from functools import lru_cache
 from typing import Final
 
-from newapi_proxy.adapters._openai_draft import Draft
+from newapi_proxy.adapters._openai_draft import Draft, lower_tool_media
+from newapi_proxy.ir.suffix import Named, by_effort
 
 _O_SERIES: Final = re.compile(r"o\d+(-|$)")
 _GPT: Final = re.compile(r"gpt-(\d+)(?:\.(\d+))?")
 _SYSTEMLESS: Final = re.compile(r"o1-(mini|preview)")
 _SAMPLING: Final = ("temperature", "top_p", "presence_penalty", "frequency_penalty")
 _OLD: Final = re.compile(r"(gpt-3|gpt-4|chatgpt-)")
+_RESPONSES_ONLY: Final = re.compile(
+    r"gpt-5(\.\d+)?-(codex|pro)(-|$)|codex-mini|o\d-pro(-|$)|o\d(-mini)?-deep-research|computer-use-"
+)
+_CHAT_ONLY: Final = re.compile(r"gpt-(4o|audio)\S*-?(audio|search)-?\S*|gpt-audio|o1-(mini|preview)|gpt-5-search")
 
 
 @lru_cache(maxsize=1024)
@@ -27,6 +32,12 @@ def reasons(model: str) -> bool:
 def takes_effort(model: str) -> bool:
     """Whether `reasoning_effort` may be sent: not to the families from before it."""
     return not _OLD.match(model)
+
+
+def named(model: str) -> Named | None:
+    """A reasoning model's name with its effort behind it, as in `o3-mini-high`; other families end so themselves."""
+    found = by_effort(model)
+    return found if found is not None and reasons(found.model) else None
 
 
 def _version(model: str) -> tuple[int, int]:
@@ -43,6 +54,7 @@ def _reasoning_on(model: str, effort: object) -> bool:
 
 def fit(draft: Draft, model: str) -> None:
     """Fits the body to the model (T-OPEN-003 to 006)."""
+    lower_tool_media(draft)
     name = model.rpartition("/")[2]
     if not reasons(name):
         return
@@ -57,3 +69,15 @@ def fit(draft: Draft, model: str) -> None:
         draft.clamp("reasoning_effort", "low")
     if _SYSTEMLESS.match(name):
         draft.each(lambda one: one.update(role="user"), lambda one: one.get("role") in ("system", "developer"))
+
+
+@lru_cache(maxsize=1024)
+def responses_only(model: str) -> bool:
+    """Whether the model is served by the Responses endpoint alone."""
+    return bool(_RESPONSES_ONLY.match(model.rpartition("/")[2]))
+
+
+@lru_cache(maxsize=1024)
+def chat_only(model: str) -> bool:
+    """Whether the model is not served by the Responses endpoint."""
+    return bool(_CHAT_ONLY.match(model.rpartition("/")[2]))

@@ -22,6 +22,7 @@ from newapi_proxy.ir.events import (
     Failed,
     Finish,
     Finished,
+    LogProbs,
     Metered,
     ReasoningDelta,
     ReasoningSealed,
@@ -186,6 +187,8 @@ class Reader:
             self._meter(choice["usage"], out)
         if strand.finished:
             return
+        if choice.get("logprobs"):
+            self._weights(choice["logprobs"], index, out)
         delta = choice.get(field)
         if type(delta) is dict:
             content = delta.get("content")
@@ -198,6 +201,13 @@ class Reader:
         finish = choice.get("finish_reason")
         if finish and type(finish) is str:
             self._finish(strand, index, finish, choice, out)
+
+    def _weights(self, value: Any, index: int, out: list[Event]) -> None:
+        """The log probabilities of the tokens that this piece adds."""
+        content = value.get("content") if type(value) is dict else None
+        tokens = [one for one in content if type(one) is dict] if type(content) is list else []
+        if tokens:
+            out.append(LogProbs(tuple(tokens), index))
 
     def _delta(self, strand: _Strand, delta: Node, index: int, out: list[Event]) -> None:
         self._thinking(strand, delta, index, out)
@@ -408,7 +418,7 @@ def _plain(node: Node) -> list[Event] | None:
     if type(choices) is not list or len(choices) != 1 or type(usage) is not dict or type(id_) is not str or not id_:
         return None
     choice = choices[0]
-    if type(choice) is not dict or choice.get("index") != 0 or "usage" in choice:
+    if type(choice) is not dict or choice.get("index") != 0 or "usage" in choice or choice.get("logprobs"):
         return None
     message, finish = choice.get("message"), choice.get("finish_reason")
     reason = _PLAIN_ENDS.get(finish) if type(finish) is str else None

@@ -6,6 +6,7 @@ Source: provider-translation B.0.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import re
 import string
@@ -16,6 +17,10 @@ from newapi_proxy.wire import tree
 
 RAW: Final = "__raw_arguments__"
 NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+LONGEST_SEAL: Final = 64 * 1024  # characters of a signature that an id carries
+_MARKS: Final = ("__sig__", "__sigx__")  # behind it a check, and the signature: base64 as it is, or any text wrapped
+_CHECK: Final = 6  # letters that tell a whole signature from one that was cut
+_LETTERS: Final = re.compile(r"[A-Za-z0-9_-]+")
 _ALPHABET: Final = string.ascii_letters + string.digits
 
 
@@ -46,6 +51,44 @@ def new_id(seed: str, prefix: str = "call_", length: int = 24) -> str:
 def fitting_id(original: str, pattern: re.Pattern[str], prefix: str = "", length: int = 24) -> str:
     """The id itself where it fits the provider's pattern, else a hash of it: equal for a call and its result."""
     return original if pattern.fullmatch(original) else prefix + _letters(original, length)
+
+
+def sealed_id(id: str, signature: str) -> str:
+    """A call's id that carries the call's signature through clients which know nothing of signatures.
+
+    Letters, digits, `_` and `-` only; `opened_id` gives both back unaltered. A signature above 64 KiB is left out.
+    """
+    if not signature or len(signature) > LONGEST_SEAL or any(mark in id for mark in _MARKS):
+        return id
+    check = _letters(signature, _CHECK)
+    plain = signature.rstrip("=").replace("+", "-").replace("/", "_")
+    sealed = f"{id}{_MARKS[0]}{check}{plain}"
+    if _LETTERS.fullmatch(plain) and opened_id(sealed) == (id, signature):
+        return sealed
+    wrapped = base64.urlsafe_b64encode(signature.encode("utf-8", "surrogatepass")).decode().rstrip("=")
+    return f"{id}{_MARKS[1]}{check}{wrapped}"
+
+
+def opened_id(id: str) -> tuple[str, str | None]:
+    """The id and the signature that `sealed_id` put together.
+
+    None for an id that carries none, or one that a client has cut short on the way.
+    """
+    for mark in _MARKS:
+        bare, found, body = id.partition(mark)
+        if found:
+            check, sealed = body[:_CHECK], body[_CHECK:]
+            sealed += "=" * (-len(sealed) % 4)
+            signature = sealed.replace("-", "+").replace("_", "/") if mark == _MARKS[0] else _unwrapped(sealed)
+            return bare, signature if signature and _letters(signature, _CHECK) == check else None
+    return id, None
+
+
+def _unwrapped(sealed: str) -> str:
+    try:
+        return base64.urlsafe_b64decode(sealed).decode("utf-8", "surrogatepass")
+    except ValueError:  # no base64, or no text
+        return ""
 
 
 def _letters(seed: str, length: int) -> str:

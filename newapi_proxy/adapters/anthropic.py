@@ -11,8 +11,9 @@ from typing import Any, Final, Literal
 
 from newapi_proxy.adapters import _anthropic_answer as answers
 from newapi_proxy.adapters import _anthropic_request as requests
+from newapi_proxy.adapters._anthropic_models import suffixed
 from newapi_proxy.adapters._failures import normalise, said
-from newapi_proxy.adapters.base import Adapter, Headers, Options, Outgoing, Target, join
+from newapi_proxy.adapters.base import Adapter, Headers, Options, Outgoing, Target, join, refuse_own
 from newapi_proxy.errors import UpstreamFailure
 from newapi_proxy.ir.ask import Ask
 from newapi_proxy.ir.events import Event
@@ -106,6 +107,7 @@ def build(ask: Ask, to: Target) -> requests.Built:
     """The body for this ask: the client's own where it speaks this format, else a translated one."""
     if ask.dialect == DIALECT:
         return requests.Built(body=requests.native(ask, to.model))
+    refuse_own(ask)
     return requests.translated(ask, to.model, to.options)
 
 
@@ -139,6 +141,7 @@ ADAPTER: Final = Adapter(
     options=AnthropicOptions,
     chat=(AnthropicMessages(),),
     counting=AnthropicCounting(),
+    suffixes=suffixed,
     retry_400=True,
     owner="claude",
 )

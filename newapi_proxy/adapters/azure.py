@@ -5,9 +5,15 @@ from __future__ import annotations
 from typing import Final
 from urllib.parse import quote
 
+import msgspec
+
+from newapi_proxy.adapters import _failures
 from newapi_proxy.adapters._openai_draft import Draft
-from newapi_proxy.adapters.base import Adapter, Options, Target, join
+from newapi_proxy.adapters._openai_models import named
+from newapi_proxy.adapters._openai_responses import OpenAIResponses
+from newapi_proxy.adapters.base import Adapter, Headers, Options, Target, join
 from newapi_proxy.adapters.openai import OpenAIChat, Quirks, file_urls
+from newapi_proxy.errors import UpstreamFailure
 from newapi_proxy.ir.ask import Ask
 
 USAGE_SINCE: Final = "2024-09-01"  # the first API version that takes stream_options
@@ -42,11 +48,39 @@ def _shape(draft: Draft, ask: Ask, to: Target) -> None:
     draft.drop(*to.options.strip_params)
 
 
+def _deployed(draft: Draft, ask: Ask, to: Target) -> None:
+    """On the v1 route the deployment's name stands in the body."""
+    if to.options.strip_dots:
+        draft.body["model"] = to.model.replace(".", "")
+    draft.drop(*to.options.strip_params)
+
+
+def _failed(status: int, headers: Headers, body: bytes) -> UpstreamFailure:
+    """A deployment that is not there is a model that is not there."""
+    said = _failures.said(body)
+    if said is not None and said.code == "DeploymentNotFound":
+        said = msgspec.structs.replace(said, code="model_not_found")
+    return _failures.normalise(status, said, headers, body)
+
+
+_CHAT: Final = OpenAIChat(
+    quirks=Quirks(openai_models=True, top_k=False), url=_url, auth=_auth, shape=_shape, failed=_failed
+)
+
+_RESPONSES: Final = OpenAIResponses(
+    url=lambda to: join(to.base_url, "/openai/v1/responses"),
+    auth=_auth,
+    openai_models=True,
+    shape=_deployed,
+    failed=_failed,
+)
+
 ADAPTER: Final = Adapter(
     name="azure",
     numbers=(3,),
     options=AzureOptions,
-    chat=(OpenAIChat(quirks=Quirks(openai_models=True, top_k=False), url=_url, auth=_auth, shape=_shape),),
+    chat=(_CHAT, _RESPONSES),
     by_bytes=file_urls,
+    suffixes=named,
     owner="azure",
 )

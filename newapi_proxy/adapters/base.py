@@ -12,9 +12,10 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from newapi_proxy.errors import UpstreamFailure
+from newapi_proxy.errors import Unsupported, UpstreamFailure
 from newapi_proxy.ir.ask import Ask, Media
 from newapi_proxy.ir.events import Event
+from newapi_proxy.ir.suffix import Named
 from newapi_proxy.secret import Secret
 from newapi_proxy.wire.sse import Frame
 from newapi_proxy.wire.tree import Document
@@ -46,6 +47,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     now: int = 0
     usage_in_stream: bool = True  # relay.force_stream_option
     granted: str = ""  # what the adapter's `credential` has got for the key
+    caller: str = ""  # a stable name for the client's key, which says nothing of it
 
 
 class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
@@ -159,6 +161,22 @@ class Credential(Protocol):
         ...
 
 
+class Uploads(Protocol):
+    """A provider that takes files by its own ids, uploaded before the request that names them; pure, others send."""
+
+    def wanted(self, medium: Media) -> bool:
+        """Whether this one must be uploaded; it is replaced by one with a `file_id` and without `data`."""
+        ...
+
+    def request(self, medium: Media, ask: Ask, to: Target) -> Outgoing:
+        """The upload. Raises Unsupported for a medium that is broken."""
+        ...
+
+    def file_id(self, body: Document) -> str | None:
+        """The id in its answer."""
+        ...
+
+
 Local = Callable[[Outgoing], tuple[int, dict[str, str], bytes]]
 """A provider that answers by itself: status, headers (lower case), body."""
 
@@ -168,8 +186,11 @@ class Adapter(msgspec.Struct, frozen=True, kw_only=True):
 
     `numbers`: channel numbers in New API's database. `chat`: dialects in order of preference, the client's own wins
     where it is among them. `by_bytes`: whether a medium that the client gave as a URL must reach this upstream model
-    as bytes. `credential`: how the key becomes a token, where it must. `retry_400`: the inherited rule for channel
-    number 14 (relay-and-billing 4.5).
+    as bytes. `suffixes`: a requested name that says how to reason, taken apart (ir.suffix; decision 15). `credential`:
+    how the key becomes a token, where it must. `key_fault`: what is wrong with a key, for who checks a configuration;
+    it does not quote the key. `uploads`: how media become files of the provider's own, where they must. `tuned`: `chat`
+    for a channel's options, where they say how to read answers. `retry_400`: the inherited rule for channel number 14
+    (relay-and-billing 4.5).
     """
 
     name: str
@@ -181,8 +202,13 @@ class Adapter(msgspec.Struct, frozen=True, kw_only=True):
     counting: Counting | None = None
     local: Local | None = None
     by_bytes: Callable[[Media, str], bool] | None = None
+    suffixes: Callable[[str], Named | None] | None = None
     credential: Credential | None = None
+    key_fault: Callable[[Secret], str | None] | None = None
+    uploads: Uploads | None = None
+    tuned: Callable[[Any], tuple[Dialect, ...]] | None = None
     retry_400: bool = False
+    aliases: bool = False  # its answers name another model than was asked for, also where nothing is mapped
     owner: str = UNOWNED  # `owned_by` in model lists
 
 
@@ -195,6 +221,12 @@ def speaks(adapter: Adapter, dialect: str, model: str) -> Dialect | None:
                 return one
             first = first or one
     return first
+
+
+def refuse_own(ask: Ask) -> None:
+    """Refuses what no other format than the ask's has a like of. Raises Unsupported with its path."""
+    if ask.own:
+        raise Unsupported(f"This provider has nothing like {ask.own[0]}.", ask.own[0])
 
 
 @lru_cache(maxsize=1024)

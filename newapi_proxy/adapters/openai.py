@@ -12,8 +12,9 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from newapi_proxy.adapters import _failures, _openai_models
-from newapi_proxy.adapters._openai_build import Replay, build, listed
+from newapi_proxy.adapters import _failures, _openai_completions, _openai_models, _openai_responses
+from newapi_proxy.adapters._inlining import inlined_parts
+from newapi_proxy.adapters._openai_build import Replay, build, effort, listed
 from newapi_proxy.adapters._openai_draft import (
     Draft,
     developer_to_system,
@@ -22,15 +23,17 @@ from newapi_proxy.adapters._openai_draft import (
     flatten,
 )
 from newapi_proxy.adapters._openai_stream import Reader, read_answer
-from newapi_proxy.adapters.base import Adapter, Headers, Options, Outgoing, Target, join
-from newapi_proxy.errors import UpstreamFailure
+from newapi_proxy.adapters.base import Adapter, Dialect, Headers, Options, Outgoing, Target, join, refuse_own
+from newapi_proxy.errors import Unsupported, UpstreamFailure
 from newapi_proxy.ir.ask import Ask, Media
 from newapi_proxy.ir.events import Event
+from newapi_proxy.ir.suffix import Named
 from newapi_proxy.wire import sse
 from newapi_proxy.wire.tree import Document
 
 DIALECT: Final = "openai-chat"
 PATH: Final = "/v1/chat/completions"
+_THINKING: Final = ("reasoning_effort", "reasoning", "thinking", "enable_thinking")
 
 Shape = Callable[[Draft, Ask, Target], None]
 
@@ -42,7 +45,7 @@ class Quirks(msgspec.Struct, frozen=True, kw_only=True):
     answer's shape. `developer`: knows that role. `stream_usage`: takes `stream_options`. `schema`: takes JSON schemas.
     `replay`: how thinking of other formats is given back. `this_turn`: old thinking must go. `cache_marks`: takes
     `cache_control`. `top_k`: takes it. `effort`: where an effort of another format goes ("" nowhere). `openai_models`:
-    the rules for OpenAI's own model names apply.
+    the rules for OpenAI's own model names apply. `web_search`: takes `web_search_options`.
     """
 
     renames: Mapping[str, str] = {}
@@ -58,6 +61,11 @@ class Quirks(msgspec.Struct, frozen=True, kw_only=True):
     effort: Literal["reasoning_effort", "reasoning", "thinking", ""] = "reasoning_effort"
     openai_models: bool = False
     headers: Mapping[str, str] = {}
+    web_search: bool = False
+
+    def searches(self, model: str) -> bool:
+        """Whether the model takes `web_search_options`; of OpenAI's own those that are named for it."""
+        return self.web_search or (self.openai_models and "search" in model)
 
 
 def below(path: str) -> Callable[[Target], str]:
@@ -90,16 +98,25 @@ class OpenAIChat(msgspec.Struct, frozen=True, kw_only=True):
         return DIALECT
 
     def serves(self, model: str) -> bool:
-        """Every model."""
-        return True
+        """Every model but OpenAI's that only the Responses endpoint has."""
+        return not (self.quirks.openai_models and _openai_models.responses_only(model))
 
     def request(self, ask: Ask, to: Target) -> Outgoing:
         """The client's own tree with what must differ, or a body built from the Ask of another format."""
         quirks = self.quirks
         if ask.dialect == DIALECT:
-            draft = Draft({**ask.tree, "model": to.model})
+            sent = inlined_parts(ask.tree, ask.turns) if ask.fetched else ask.tree
+            draft = Draft({**sent, "model": to.model})
+            if ask.controls.thinking is not None and not any(name in sent for name in _THINKING):
+                draft.body["reasoning_effort"] = effort(ask.controls.thinking)  # the model's name asked for it
+                _place_thinking(draft, ask, quirks, to.model)
         else:
+            refuse_own(ask)
             draft = build(ask, to.model, quirks.replay, quirks.cache_marks)
+            if "web_search_options" in draft.body and not quirks.searches(to.model):
+                raise Unsupported("This provider has no web search.", "tools")
+            if not quirks.top_k:
+                draft.drop("top_k")
             _place_thinking(draft, ask, quirks, to.model)
         if ask.stream:
             _ask_for_usage(draft, quirks, to)
@@ -165,50 +182,107 @@ def _fit(draft: Draft, quirks: Quirks, to: Target) -> None:
 
 
 def _place_thinking(draft: Draft, ask: Ask, quirks: Quirks, model: str) -> None:
-    """Puts another format's effort, and its top_k, where the provider takes them."""
+    """Puts the effort of another format, or of the model's name, where the provider takes it."""
     body = draft.body
-    if not quirks.top_k:
-        draft.drop("top_k")
     thinking = ask.controls.thinking
     word = body.pop("reasoning_effort", None)
     if thinking is None or (word is None and not thinking.adaptive):
         return
     known = not quirks.openai_models or _openai_models.takes_effort(model.rpartition("/")[2])
     if not quirks.effort or not known:
-        draft.dropped.append("thinking" if "thinking" in ask.tree else "reasoning")
+        own = "reasoning_effort" if ask.dialect == DIALECT else "reasoning"
+        draft.dropped.append("thinking" if "thinking" in ask.tree else own)
         return
+    amount: dict[str, Any] = {"effort": word} if word is not None else {"enabled": True}
     wishes: dict[str, Any] = {
         "reasoning_effort": word,
-        "reasoning": {"max_tokens": thinking.budget} if thinking.budget and not thinking.effort else {"effort": word},
+        "reasoning": {"max_tokens": thinking.budget} if thinking.budget and not thinking.effort else amount,
         "thinking": {"type": "disabled" if thinking.disabled else "enabled"},
     }
-    if word is not None or quirks.effort == "thinking":
+    if word is not None or quirks.effort != "reasoning_effort":
         body[quirks.effort] = wishes[quirks.effort]
 
 
 def file_urls(medium: Media, model: str) -> bool:
-    """Images and sounds may be given by URL in this format, files only as data (A.1.1)."""
-    return medium.kind == "file"
+    """Images and films may be given by URL in this format, files and sounds only as data (A.1.1)."""
+    return medium.kind in ("file", "audio")
+
+
+def _legacy(name: str, chat: OpenAIChat) -> tuple[Dialect, ...]:
+    path = _openai_completions.PATHS.get(name)
+    if path is None:
+        return ()
+    return (
+        _openai_completions.Completions(
+            url=below(path),
+            auth=chat.auth,
+            headers=chat.quirks.headers,
+            stream_usage=chat.quirks.stream_usage,
+            chat_only=_openai_completions.CHAT_ONLY if chat.quirks.openai_models else None,
+            failed=chat.failed,
+        ),
+    )
+
+
+def _native(name: str, chat: OpenAIChat) -> tuple[Dialect, ...]:
+    if name not in _openai_responses.NATIVE:
+        return ()
+    return (
+        _openai_responses.OpenAIResponses(
+            url=below(_openai_responses.PATH),
+            auth=chat.auth,
+            headers=chat.quirks.headers,
+            openai_models=chat.quirks.openai_models,
+            schema=chat.quirks.schema,
+            shape=chat.shape,
+            failed=chat.failed,
+        ),
+    )
 
 
 def compatible(
-    name: str, *, numbers: tuple[int, ...] = (), base_url: str = "", owner: str = "", chat: OpenAIChat | None = None
+    name: str,
+    *,
+    numbers: tuple[int, ...] = (),
+    base_url: str = "",
+    owner: str = "",
+    chat: OpenAIChat | None = None,
+    suffixes: Callable[[str], Named | None] | None = None,
 ) -> Adapter:
-    """An adapter for a server of this format."""
+    """An adapter for a server of this format, with the endpoints beside it that it is known to have."""
+    first = chat or OpenAIChat()
     return Adapter(
         name=name,
         numbers=numbers,
         base_url=base_url,
         options=Options,
-        chat=(chat or OpenAIChat(),),
+        chat=(first, *_native(name, first), *_legacy(name, first)),
         by_bytes=file_urls,
+        suffixes=suffixes,
         owner=owner or name,
     )
 
 
-ADAPTER: Final = compatible(
-    "openai",
-    numbers=(1,),
-    base_url="https://api.openai.com",
-    chat=OpenAIChat(quirks=Quirks(openai_models=True, top_k=False)),
+class OpenAIOptions(Options, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`responses`: whether the server has that endpoint; without it its clients are served by way of chat."""
+
+    responses: bool = True
+
+
+def _tuned(options: Any) -> tuple[Dialect, ...]:
+    if options.responses:
+        return ADAPTER.chat
+    return tuple(one for one in ADAPTER.chat if not isinstance(one, _openai_responses.OpenAIResponses))
+
+
+ADAPTER: Final = msgspec.structs.replace(
+    compatible(
+        "openai",
+        numbers=(1,),
+        base_url="https://api.openai.com",
+        chat=OpenAIChat(quirks=Quirks(openai_models=True, top_k=False)),
+        suffixes=_openai_models.named,
+    ),
+    options=OpenAIOptions,
+    tuned=_tuned,
 )

@@ -7,39 +7,46 @@ A row is data; the few functions at the top say what data cannot. Source: provid
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
-from newapi_proxy.adapters._openai_draft import Draft, media, refuse_media
-from newapi_proxy.adapters.base import Adapter, Options, Target, join
-from newapi_proxy.adapters.openai import PATH, OpenAIChat, Quirks, below, compatible
+from newapi_proxy.adapters._openai_draft import Draft, flatten, media, refuse_media
+from newapi_proxy.adapters._presets_cloudflare import CloudflareOptions, RunChat, compatible_url
+from newapi_proxy.adapters.base import Adapter, Dialect, Options, Target, join
+from newapi_proxy.adapters.openai import OpenAIChat, Quirks, below, compatible
 from newapi_proxy.errors import Unsupported
 from newapi_proxy.ir.ask import Ask
+from newapi_proxy.ir.suffix import Named, by_effort, by_thinking
 
 _SEEING: Final = re.compile(r"vl|vision|ocr|janus", re.I)
 _XAI_REASONING: Final = re.compile(r"grok-(3-mini|4|code|[5-9])", re.I)
 _XAI_EFFORT: Final = re.compile(r"grok-(3-mini|4[.-]5|[5-9])", re.I)
 _XAI_ALWAYS: Final = re.compile(r"grok-4[.-]5", re.I)
+_ROUTED: Final = re.compile(r"anthropic/claude-|openai/gpt-[5-9]")
 _XAI_IMAGES: Final = ("image/jpeg", "image/jpg", "image/png", None)
 _OTHER_IMAGE: Final = re.compile(r"\.(webp|gif|bmp|svg|tiff?)(\?|$)", re.I)
-
-
-class CloudflareOptions(Options, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`account`: the account id that stands in the path; without it the base URL must hold it."""
-
-    account: str = ""
-
-
-def _cloudflare_url(to: Target) -> str:
-    if not to.options.account:
-        return join(to.base_url, PATH)
-    return join(to.base_url, f"/client/v4/accounts/{to.options.account}/ai/v1/chat/completions")
 
 
 def _volcengine_url(to: Target) -> str:
     kind = "bots/" if to.model.startswith("bot") else ""
     return join(to.base_url, f"/api/v3/{kind}chat/completions")
+
+
+class LingyiwanwuOptions(Options, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`no_tools`: this channel's models take none, a request with tools is refused."""
+
+    no_tools: bool = False
+
+
+def _lingyiwanwu(draft: Draft, ask: Ask, to: Target) -> None:
+    if to.options.no_tools:
+        draft.refuse("tools", "functions")
+
+
+def _flat(draft: Draft, ask: Ask, to: Target) -> None:
+    """Lists of texts are refused there, whatever the channel says."""
+    flatten(draft)
 
 
 def _deepseek(draft: Draft, ask: Ask, to: Target) -> None:
@@ -66,32 +73,49 @@ def _xai(draft: Draft, ask: Ask, to: Target) -> None:
             raise Unsupported("Images must be JPEG or PNG here.", part.path, "unsupported_content")
 
 
+def _xai_named(model: str) -> Named | None:
+    """Only for models that take an effort at all."""
+    found = by_effort(model)
+    return found if found is not None and _XAI_EFFORT.match(found.model) else None
+
+
+def _openrouter_named(model: str) -> Named | None:
+    """Only for families whose own names never end so."""
+    found = by_thinking(model) if model.startswith("anthropic/") else by_effort(model)
+    return found if found is not None and _ROUTED.match(found.model) else None
+
+
 _NARROW: Final = ("logit_bias", "metadata", "service_tier", "store")
 
-DEEPSEEK: Final = compatible(
-    "deepseek",
-    numbers=(43,),
-    base_url="https://api.deepseek.com",
-    chat=OpenAIChat(
-        quirks=Quirks(
-            drops=("seed", "parallel_tool_calls", *_NARROW),
-            refuses=("n",),
-            developer=False,
-            schema=False,
-            replay="content",
-            this_turn=True,
-            top_k=False,
-            effort="thinking",
+DEEPSEEK: Final = msgspec.structs.replace(
+    compatible(
+        "deepseek",
+        numbers=(43,),
+        base_url="https://api.deepseek.com",
+        chat=OpenAIChat(
+            quirks=Quirks(
+                drops=("seed", "parallel_tool_calls", *_NARROW),
+                refuses=("n",),
+                developer=False,
+                schema=False,
+                replay="content",
+                this_turn=True,
+                top_k=False,
+                effort="thinking",
+            ),
+            shape=_deepseek,
         ),
-        shape=_deepseek,
     ),
+    aliases=True,
 )
+"""Replays thinking within its turn alone, and answers under another model's name than it was asked for."""
 MOONSHOT: Final = compatible(
     "moonshot",
     numbers=(25,),
     base_url="https://api.moonshot.cn",
     chat=OpenAIChat(quirks=Quirks(developer=False, replay="content", top_k=False, effort="")),
 )
+"""Usage stands inside the choice; thinking is its models' own affair."""
 OPENROUTER: Final = compatible(
     "openrouter",
     numbers=(20,),
@@ -102,10 +126,13 @@ OPENROUTER: Final = compatible(
             cache_marks=True,
             effort="reasoning",
             headers={"x-title": "newapi_proxy"},
+            web_search=True,
         ),
         shape=_openrouter,
     ),
+    suffixes=_openrouter_named,
 )
+"""A router: thinking is replayed signed, cache marks pass, the wish for reasoning has an object of its own."""
 GROQ: Final = compatible(
     "groq",
     base_url="https://api.groq.com/openai",
@@ -113,18 +140,24 @@ GROQ: Final = compatible(
         quirks=Quirks(drops=("logit_bias",), refuses=("n", "logprobs", "top_logprobs"), developer=False, top_k=False)
     ),
 )
+"""Refuses what its servers cannot count: several answers, log probabilities."""
 XAI: Final = compatible(
     "xai",
     numbers=(48,),
     base_url="https://api.x.ai",
     chat=OpenAIChat(quirks=Quirks(developer=False, top_k=False), shape=_xai),
+    suffixes=_xai_named,
 )
+"""What a model takes hangs on its name, see `_xai`."""
 PERPLEXITY: Final = compatible(
     "perplexity",
     numbers=(27,),
     base_url="https://api.perplexity.ai",
-    chat=OpenAIChat(quirks=Quirks(developer=False, stream_usage=False, effort=""), url=below("/chat/completions")),
+    chat=OpenAIChat(
+        quirks=Quirks(developer=False, stream_usage=False, effort="", web_search=True), url=below("/chat/completions")
+    ),
 )
+"""Its path has no version; sources come beside the answer."""
 SILICONFLOW: Final = compatible(
     "siliconflow",
     numbers=(40,),
@@ -151,30 +184,50 @@ VOLCENGINE: Final = compatible(
     base_url="https://ark.cn-beijing.volces.com",
     chat=OpenAIChat(quirks=Quirks(developer=False, replay="content", effort="thinking"), url=_volcengine_url),
 )
-LINGYIWANWU: Final = compatible(
-    "lingyiwanwu",
-    numbers=(31,),
-    base_url="https://api.lingyiwanwu.com",
-    owner="01.ai",
-    chat=OpenAIChat(
-        quirks=Quirks(
-            drops=("seed", "user", "frequency_penalty", "presence_penalty", "parallel_tool_calls", *_NARROW),
-            refuses=("n", "logprobs", "top_logprobs"),
-            developer=False,
-            top_k=False,
-            effort="",
-        )
-    ),
-)
-CLOUDFLARE: Final = msgspec.structs.replace(
+LINGYIWANWU: Final = msgspec.structs.replace(
     compatible(
-        "cloudflare",
-        numbers=(39,),
-        base_url="https://api.cloudflare.com",
-        chat=OpenAIChat(quirks=Quirks(developer=False, effort=""), url=_cloudflare_url),
+        "lingyiwanwu",
+        numbers=(31,),
+        base_url="https://api.lingyiwanwu.com",
+        owner="01.ai",
+        chat=OpenAIChat(
+            quirks=Quirks(
+                drops=("seed", "user", "frequency_penalty", "presence_penalty", "parallel_tool_calls", *_NARROW),
+                refuses=("n", "logprobs", "top_logprobs"),
+                developer=False,
+                top_k=False,
+                effort="",
+            ),
+            shape=_lingyiwanwu,
+        ),
     ),
-    options=CloudflareOptions,
+    options=LingyiwanwuOptions,
 )
+"""01.AI: a narrow part of the format."""
+BAIDU: Final = compatible(
+    "baidu",
+    numbers=(46,),
+    base_url="https://qianfan.baidubce.com",
+    chat=OpenAIChat(quirks=Quirks(developer=False, effort=""), url=below("/v2/chat/completions")),
+)
+_CLOUDFLARE: Final = OpenAIChat(quirks=Quirks(developer=False, effort=""), url=compatible_url, shape=_flat)
+
+
+def _cloudflare(options: Any) -> tuple[Dialect, ...]:
+    return (RunChat(inner=_CLOUDFLARE),) if options.api == "run" else (_CLOUDFLARE,)
+
+
+CLOUDFLARE: Final = Adapter(
+    name="cloudflare",
+    numbers=(39,),
+    base_url="https://api.cloudflare.com",
+    options=CloudflareOptions,
+    chat=(_CLOUDFLARE,),
+    tuned=_cloudflare,
+    by_bytes=lambda medium, model: medium.kind != "video",
+    owner="cloudflare",
+)
+"""Two interfaces; neither fetches what is named by URL."""
 
 _PLAIN: Final = {  # a base URL is all that is different about them
     "together": "https://api.together.xyz",
@@ -199,6 +252,7 @@ PRESETS: Final[tuple[Adapter, ...]] = (
     VOLCENGINE,
     LINGYIWANWU,
     CLOUDFLARE,
+    BAIDU,
     *(compatible(name, base_url=base_url) for name, base_url in _PLAIN.items()),
 )
 """Every preset, in the order of the documentation."""

@@ -1,4 +1,4 @@
-"""Zhipu (Z.ai) v4: the OpenAI format with signed keys, narrow sampling and error codes of its own.
+"""Zhipu (Z.ai): the OpenAI format with signed keys, narrow sampling and error codes of its own; v3 stands beside it.
 
 Source: provider-translation B.8; relay-and-billing 10.1 for the token.
 """
@@ -8,12 +8,13 @@ from __future__ import annotations
 import re
 from typing import Any, Final, Literal
 
-from newapi_proxy.adapters import _failures
 from newapi_proxy.adapters._openai_draft import Draft, media
 from newapi_proxy.adapters._signing import hs256
-from newapi_proxy.adapters.base import Adapter, Headers, Options, Target, join
+from newapi_proxy.adapters._zhipu_failures import failed
+from newapi_proxy.adapters._zhipu_v3 import V3Chat
+from newapi_proxy.adapters.base import Adapter, Dialect, Options, Target, join
 from newapi_proxy.adapters.openai import OpenAIChat, Quirks, file_urls
-from newapi_proxy.errors import Unsupported, UpstreamFailure
+from newapi_proxy.errors import Unsupported
 from newapi_proxy.ir.ask import Ask
 from newapi_proxy.wire import tree
 
@@ -22,20 +23,12 @@ LIFETIME: Final = 210  # seconds a token is valid
 STEP: Final = 180  # tokens of one such span are equal, so that a cache on the other side sees one
 MOST_IMAGES: Final = 5
 _SIGNED: Final = re.compile(r"([^.\s]+)\.([^.\s]+)")
-_STATUS: Final = (
-    (range(1000, 1005), 401),
-    (range(1110, 1122), 403),
-    (range(1211, 1212), 404),
-    (range(1210, 1216), 400),
-    (range(1301, 1302), 400),
-    (range(1302, 1306), 429),
-)
 
 
 class ZhipuOptions(Options, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`api`: the generation of the interface; only v4 speaks chat with tools and images."""
+    """`api`: the generation of the interface; v3 knows text alone."""
 
-    api: Literal["v4"] = "v4"
+    api: Literal["v4", "v3"] = "v4"
 
 
 def _url(to: Target) -> str:
@@ -71,6 +64,8 @@ def _shape(draft: Draft, ask: Ask, to: Target) -> None:
     draft.rename({"user": "user_id", "max_completion_tokens": "max_tokens"})
     if body.get("reasoning_effort") == "none":
         body.setdefault("thinking", {"type": "disabled"})
+    if all(isinstance(one, dict) and one.get("role") == "system" for one in body.get("messages") or ()):
+        draft.messages()[-1]["role"] = "user"  # a system message may not be the only one
     images = [part for part in media(ask) if part.kind == "image"]
     if len(images) > MOST_IMAGES:
         raise Unsupported(f"At most {MOST_IMAGES} images can be sent.", images[MOST_IMAGES].path, "unsupported_content")
@@ -123,18 +118,8 @@ def _bare_images(message: dict[str, Any]) -> None:
     message["content"] = parts
 
 
-def failed(status: int, headers: Headers, body: bytes) -> UpstreamFailure:
-    """Zhipu's own codes say more than its status: they decide; the code that clients see stays."""
-    said = _failures.said(body)
-    if said is None:
-        return _failures.normalise(status, None, headers, body)
-    code = int(said.code) if isinstance(said.code, str) and said.code.isdecimal() else said.code
-    meant = next((one for codes, one in _STATUS if code in codes), 400 if status in (434, 435) else status)
-    failure = _failures.normalise(meant, said, headers, body)
-    failure.upstream_status = status
-    if code == 1301:
-        failure.kind, failure.status = "content_policy", 400
-    return failure
+def _chat(options: Any) -> tuple[Dialect, ...]:
+    return (V3Chat(auth=_auth),) if options.api == "v3" else _V4
 
 
 QUIRKS: Final = Quirks(
@@ -157,12 +142,15 @@ QUIRKS: Final = Quirks(
     effort="thinking",
 )
 
+_V4: Final[tuple[Dialect, ...]] = (OpenAIChat(quirks=QUIRKS, url=_url, auth=_auth, shape=_shape, failed=failed),)
+
 ADAPTER: Final = Adapter(
     name="zhipu",
     numbers=(26, 16),
     base_url="https://open.bigmodel.cn",
     options=ZhipuOptions,
-    chat=(OpenAIChat(quirks=QUIRKS, url=_url, auth=_auth, shape=_shape, failed=failed),),
+    chat=_V4,
+    tuned=_chat,
     by_bytes=file_urls,
     owner="zhipu",
 )

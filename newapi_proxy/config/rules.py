@@ -137,6 +137,8 @@ def _channel_keys(view: View) -> Iterator[Fault]:
             text = key.reveal() if key else ""
             if not text.lstrip().startswith("{") and (_CONTROL.search(text) or not text.isascii()):
                 yield view.wrong(where, "must be ASCII without control characters or line ends")
+            elif key and adapter is not None and adapter.key_fault is not None and (wrong := adapter.key_fault(key)):
+                yield view.wrong(where, wrong)
 
 
 def _channel_addresses(view: View) -> Iterator[Fault]:

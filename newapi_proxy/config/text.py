@@ -25,6 +25,7 @@ from yaml.events import (
 from newapi_proxy.config.nodes import Entry, Fault, Items, Node, Place, Problem, Scalar, Table, fault
 
 MAX_DEPTH: Final = 50
+_TOO_DEEP: Final = f"nested deeper than {MAX_DEPTH} levels"
 MAX_NODES: Final = 200_000  # aliases count as often as they are used
 
 _LOADER: Final[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -104,6 +105,8 @@ class _Builder:
             mark = error.problem_mark or error.context_mark
             place = Place(self._file, mark.line + 1, mark.column + 1) if mark else Place(self._file, 1, 1)
             problem = (error.problem or error.context or "cannot be read").translate(self._back)
+            if "nesting depth" in problem:  # the scanner runs ahead of the events and has a limit of its own
+                problem = _TOO_DEEP
             raise Refused(fault(place, "yaml", problem)) from None
         except (yaml.YAMLError, ValueError):
             raise Refused(fault(Place(self._file, 1, 1), "yaml", "cannot be read as YAML")) from None
@@ -125,7 +128,7 @@ class _Builder:
         if self._count > MAX_NODES:
             raise self._refuse(event, f"more than {MAX_NODES} values")
         if depth > MAX_DEPTH:
-            raise self._refuse(event, f"nested deeper than {MAX_DEPTH} levels")
+            raise self._refuse(event, _TOO_DEEP)
         if isinstance(event, AliasEvent):
             return self._alias(event)
         anchor = getattr(event, "anchor", None)

@@ -37,6 +37,7 @@ from newapi_proxy.store.db import Database
 from newapi_proxy.web import edges
 from newapi_proxy.web.app import Edge
 from newapi_proxy.web.client import HttpClient
+from newapi_proxy.web.fetch import HttpFetcher
 from newapi_proxy.web.server import Server, bounded
 
 DRAINED: Final = 0
@@ -137,7 +138,9 @@ class Daemon:
         """Everything that serves, then readiness."""
         views = Views(database, self._clock)
         first = await views.build(self._first)
-        house = House(first, database, client, Health(self._clock, _told), self._clock, boot=self._boot)
+        health = Health(self._clock, _told)
+        house = House(first, database, client, health, self._clock, boot=self._boot)
+        house.fetcher = HttpFetcher()
         self._house = house
         self._reloader = reload.Reloader(self._path, house, views.build)
         self._edge, self._private = edges.relay_edge(house), edges.metrics_edge(house)

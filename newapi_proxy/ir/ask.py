@@ -36,6 +36,7 @@ class Text(msgspec.Struct, frozen=True, kw_only=True):
 class Media(msgspec.Struct, frozen=True, kw_only=True):
     """An image, file, sound or film: exactly one of `data` (base64 text), `url`, `file_id`, `text` (a text document).
 
+    One that was fetched for a provider has its `url` and, beside it, its `data` and `media_type`.
     `path` is the dotted place in the client's body, for error messages.
     """
 
@@ -183,7 +184,9 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     `dialect` names the surface's wire format; a provider dialect equal to it is the same family. `usage_wanted`: the
     client asked for a usage chunk. `legacy_functions`: it spoke `functions` and wants `function_call` back.
     `unknown`: top-level names this proxy does not know, dropped across families. `headers`: the caller's headers that
-    belong to the dialect (lower case: anthropic-beta, anthropic-version). `size`: bytes of the body.
+    belong to the dialect (lower case: anthropic-beta, anthropic-version). `size`: bytes of the body. `fetched`: some
+    media named by URL have their bytes now, which the tree has not. `own`: dotted paths of what no other format has a
+    like of; providers of other formats refuse them.
     """
 
     dialect: str
@@ -200,6 +203,8 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     count_only: bool = False
     unknown: tuple[str, ...] = ()
     headers: Mapping[str, str] = {}
+    fetched: bool = False
+    own: tuple[str, ...] = ()
 
     def leading(self) -> int:
         """How many turns at the start are system or developer turns."""

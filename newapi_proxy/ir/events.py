@@ -96,6 +96,22 @@ class Block(msgspec.Struct, frozen=True):
     block: int = 0
 
 
+class Picture(msgspec.Struct, frozen=True):
+    """An image that the model made, whole: base64 and its media type."""
+
+    data: str
+    media_type: str
+    choice: int = 0
+    block: int = 0
+
+
+class LogProbs(msgspec.Struct, frozen=True):
+    """Log probabilities of the next tokens of the text, in OpenAI's shape: {token, logprob, bytes, top_logprobs}."""
+
+    content: tuple[dict[str, Any], ...]
+    choice: int = 0
+
+
 class Finished(msgspec.Struct, frozen=True):
     """A choice ended. `native` is upstream's own word, `detail` its explanation (a refusal's text)."""
 
@@ -138,6 +154,8 @@ Event = (
     | CallDelta
     | Cited
     | Block
+    | Picture
+    | LogProbs
     | Finished
     | Metered
     | Failed
@@ -145,7 +163,7 @@ Event = (
     | Skipped
 )
 
-CONTENT = (TextDelta, ReasoningDelta, ReasoningSealed, RefusalDelta, CallStarted, Cited, Block, Finished)
+CONTENT = (TextDelta, ReasoningDelta, ReasoningSealed, RefusalDelta, CallStarted, Cited, Block, Picture, Finished)
 
 
 def is_content(event: Event) -> bool:
@@ -182,6 +200,8 @@ class Alternative(msgspec.Struct):
     calls: list[Call] = []
     citations: list[Cited] = []
     blocks: list[Block] = []
+    pictures: list[Picture] = []
+    logprobs: list[dict[str, Any]] = []
     finished: Finished | None = None
 
 
@@ -241,6 +261,10 @@ def _fold_into(choice: Alternative, event: Event) -> None:
             choice.citations.append(event)
         case Block():
             choice.blocks.append(event)
+        case Picture():
+            choice.pictures.append(event)
+        case LogProbs(content=content):
+            choice.logprobs += content
         case Finished():
             choice.finished = choice.finished or event
         case _:

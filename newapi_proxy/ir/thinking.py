@@ -12,8 +12,8 @@ from typing import Final
 
 from newapi_proxy.ir.events import (
     CONTENT,
+    Ended,
     Event,
-    Finished,
     ReasoningDelta,
     ReasoningSealed,
     TextDelta,
@@ -48,7 +48,7 @@ class Inlined:
         if type(event) in _CONTENT:
             choice: int = event.choice  # type: ignore[union-attr]
             if self._open.pop(choice, None) is not None:
-                yield TextDelta(f"\n{CLOSE}\n\n", choice)
+                yield TextDelta(f"\n{CLOSE}\n", choice)
         yield event
 
 
@@ -93,8 +93,10 @@ class Split:
             elif text := span.trimmed(event.text):
                 yield TextDelta(text, event.choice, event.block)
             return
-        if isinstance(event, Finished):
-            yield from self._flush(event.choice)
+        if type(event) in _CONTENT:
+            yield from self._flush(event.choice)  # type: ignore[union-attr]
+        elif type(event) is Ended:
+            yield from self.close()
         yield event
 
     def close(self) -> Iterator[Event]:
@@ -141,4 +143,8 @@ class Split:
         span = self._spans.get(choice)
         if span is not None and span.held:
             held, span.held = span.held, ""
-            yield ReasoningDelta(held, choice) if span.place == "inside" else TextDelta(held, choice)
+            if span.place == "inside":
+                yield ReasoningDelta(held, choice)
+            else:
+                span.place = "behind"
+                yield TextDelta(held, choice)

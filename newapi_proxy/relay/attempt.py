@@ -11,14 +11,17 @@ from typing import Final
 
 import msgspec
 
-from newapi_proxy.adapters.base import Dialect, Outgoing, Target, speaks
+from newapi_proxy.adapters.base import Dialect, Outgoing, Target, refuse_own, speaks
 from newapi_proxy.config.model import Override
 from newapi_proxy.errors import Unsupported, UpstreamFailure
 from newapi_proxy.ir.ask import Ask
 from newapi_proxy.ir.events import Event
-from newapi_proxy.ports import Client, Incoming, Interrupt
+from newapi_proxy.ir.suffix import wished
+from newapi_proxy.ports import Client, Incoming, Interrupt, Take
+from newapi_proxy.relay.house import Given
 from newapi_proxy.relay.pipe import Heard, Pipe
 from newapi_proxy.relay.plan import Candidate
+from newapi_proxy.relay.tagged import Tagged
 from newapi_proxy.secret import Secret
 from newapi_proxy.snapshot import Channel
 from newapi_proxy.surfaces.base import Face
@@ -31,13 +34,15 @@ PLAIN: Final = Override()  # nothing to override
 
 
 class Prepared(msgspec.Struct, frozen=True):
-    """A candidate's request, ready to be opened. `outgoing.body` is bytes."""
+    """A candidate's request, ready to be opened. `outgoing.body` is bytes; it was made from `ask` and `target`."""
 
     candidate: Candidate
     dialect: Dialect
     outgoing: Outgoing
     face: Face
     upstream_model: str
+    ask: Ask
+    target: Target
 
 
 class Served(msgspec.Struct, frozen=True):
@@ -50,10 +55,15 @@ class Served(msgspec.Struct, frozen=True):
     events: Sequence[Event] = ()
 
 
-def prepare(candidate: Candidate, ask: Ask, *, id: str, at: int, usage_in_stream: bool) -> Prepared:
-    """Builds the candidate's request; pure. Raises Unsupported where the provider cannot express the ask."""
+def prepare(candidate: Candidate, ask: Ask, given: Given, granted: str = "") -> Prepared:
+    """Builds the candidate's request; pure. Raises Unsupported where the provider cannot express the ask.
+
+    `granted`: what the channel's key was exchanged for, where it had to be and has been.
+    """
     channel = candidate.channel
     model = channel.upstream_model(ask.model)
+    if channel.thinking is not None:
+        ask = msgspec.structs.replace(ask, controls=wished(ask.controls, channel.thinking))
     dialect = speaks(channel.adapter, ask.dialect, model)
     if dialect is None:
         raise Unsupported(f"No format of channel type {channel.adapter.name} serves {model}.", "model")
@@ -64,22 +74,43 @@ def prepare(candidate: Candidate, ask: Ask, *, id: str, at: int, usage_in_stream
         model=model,
         options=channel.options,
         organization=channel.organization,
-        now=at,
-        usage_in_stream=usage_in_stream,
+        now=given.at,
+        usage_in_stream=given.snapshot.config.relay.force_stream_option,
+        granted=granted,
+        caller=f"key-{given.token.account.token_id}",
     )
-    counting = channel.adapter.counting if ask.count_only else None
-    outgoing = counting.request(ask, target) if counting is not None else dialect.request(ask, target)
+    outgoing = _asked(channel, dialect, ask, target)
     if outgoing.dropped and channel.options.strict_params:
         path = outgoing.dropped[0].removesuffix("~")
         raise Unsupported(f"{channel.adapter.name} cannot be given {path}, and the channel is strict.", path)
     face = Face(
         model=ask.model,
-        id=id,
-        created=at,
-        rename=model != ask.model,
+        id=given.id,
+        created=given.at,
+        rename=model != ask.model or channel.adapter.aliases,
         thinking_to_content=channel.options.thinking_to_content,
     )
-    return Prepared(candidate, dialect, _finished(outgoing, channel), face, model)
+    if channel.options.think_tags:
+        dialect = Tagged(dialect)
+    return Prepared(candidate, dialect, _finished(outgoing, channel), face, model, ask, target)
+
+
+def rebuilt(prepared: Prepared, ask: Ask, granted: str) -> Prepared:
+    """The same request for an ask or a token that has come since; itself where neither is new."""
+    target = prepared.target
+    if ask is prepared.ask and granted == target.granted:
+        return prepared
+    target = msgspec.structs.replace(target, granted=granted)
+    channel = prepared.candidate.channel
+    outgoing = _finished(_asked(channel, prepared.dialect, ask, target), channel)
+    return msgspec.structs.replace(prepared, outgoing=outgoing, ask=ask, target=target)
+
+
+def _asked(channel: Channel, dialect: Dialect, ask: Ask, target: Target) -> Outgoing:
+    if ask.own and ask.dialect != dialect.dialect:
+        refuse_own(ask)
+    counting = channel.adapter.counting if ask.count_only else None
+    return dialect.request(ask, target) if counting is None else counting.request(ask, target)
 
 
 def _finished(outgoing: Outgoing, channel: Channel) -> Outgoing:
@@ -152,6 +183,11 @@ class LocalAnswer:
         """All of it, then the end."""
         body, self._body = self._body, b""
         return body
+
+    async def flow(self, take: Take) -> bool:
+        """All of it at once."""
+        body, self._body = self._body, b""
+        return not body or take(body)
 
     async def whole(self, limit: int) -> bytes:
         """All of it."""

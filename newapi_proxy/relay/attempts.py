@@ -11,13 +11,17 @@ import msgspec
 
 from newapi_proxy import log
 from newapi_proxy.errors import OurError, ProxyError, Unsupported, UpstreamFailure
-from newapi_proxy.ports import Incoming, Sink
-from newapi_proxy.relay.attempt import Prepared, Served, hear, open_answer, prepare
+from newapi_proxy.ir.ask import Ask
+from newapi_proxy.ports import Incoming, Interrupt, Sink
+from newapi_proxy.relay.attempt import Prepared, Served, hear, open_answer, prepare, rebuilt
 from newapi_proxy.relay.house import Given, House
+from newapi_proxy.relay.media import Parcels
 from newapi_proxy.relay.pipe import WHOLE, Pipe, Retold, looks_whole, pipe
-from newapi_proxy.relay.plan import Plan, mapped, retries
+from newapi_proxy.relay.plan import Candidate, Plan, mapped, retries
 from newapi_proxy.relay.pump import Departed, Watch, pump
 from newapi_proxy.relay.record import Record
+from newapi_proxy.relay.uploads import uploaded
+from newapi_proxy.surfaces.base import Face
 
 LONGEST_CODE: Final = 64
 LISTED: Final = 4096  # characters of a list of dropped parameters; a body may hold any number of unknown names
@@ -51,6 +55,7 @@ class Attempts:
         self._incoming: Incoming | None = None
         self._prepared: Prepared | None = None
         self._pipe: Pipe | None = None
+        self._parcels: Parcels | None = None
         self._watch = Watch(
             sink,
             self._begin,
@@ -72,9 +77,8 @@ class Attempts:
             if candidate is None:
                 break
             try:
-                prepared = prepare(
-                    candidate, given.ask, id=given.id, at=given.at, usage_in_stream=relay.force_stream_option
-                )
+                ask = await self._carried(candidate)
+                prepared = prepare(candidate, ask, given, self._held(candidate))
             except Unsupported as error:
                 failure = failure or error
                 plan.skip(candidate)
@@ -97,7 +101,11 @@ class Attempts:
         if candidate is None or candidate.channel.adapter.counting is None:
             return None
         counting = candidate.channel.adapter.counting
-        prepared = prepare(candidate, given.ask, id=given.id, at=given.at, usage_in_stream=False)
+        try:
+            ask = await self._carried(candidate)
+            prepared = prepare(candidate, ask, given, self._held(candidate))
+        except Unsupported:
+            return None
         since = self._house.clock.monotonic()
         try:
             self._incoming = await self._open(prepared, None)
@@ -110,6 +118,16 @@ class Attempts:
         self._record.served(candidate.channel, prepared.upstream_model)
         return tokens
 
+    async def _carried(self, candidate: Candidate) -> Ask:
+        """The ask, with bytes for the media that this provider does not fetch itself. Raises Unsupported."""
+        channel, ask = candidate.channel, self._given.ask
+        if channel.adapter.by_bytes is None:
+            return ask
+        if self._parcels is None:
+            self._parcels = Parcels(ask, self._house.fetcher, self._given.snapshot.config)
+        model = channel.upstream_model(ask.model)
+        return await self._parcels.carried(channel.adapter.by_bytes, model, lambda: self._watch.attempt(None))
+
     def dropped(self) -> list[tuple[str, str]]:
         """The header that names what the provider could not be given (decision 12)."""
         dropped = self._prepared.outgoing.dropped if self._prepared is not None else ()
@@ -119,8 +137,11 @@ class Attempts:
         """The error inside a stream that has begun."""
         if self._pipe is not None:
             return self._pipe.fail(error, self._given.id)
-        assert self._prepared is not None
-        return self._given.surface.writer(self._given.ask, self._prepared.face).fail(error, self._given.id)
+        given = self._given
+        face = Face(model=given.ask.model, id=given.id, created=given.at)  # no attempt was made: nothing to know
+        if self._prepared is not None:
+            face = self._prepared.face
+        return given.surface.writer(given.ask, face).fail(error, given.id)
 
     def close(self) -> None:
         """Lets go of everything."""
@@ -190,7 +211,40 @@ class Attempts:
     async def _open(self, prepared: Prepared, first_token: float | None) -> Incoming:
         interrupt = self._watch.attempt(first_token)
         timeout = self._given.snapshot.config.relay.connect_timeout
+        adapter = prepared.candidate.channel.adapter
+        if adapter.uploads is not None:
+            ask = await uploaded(self._house.client, prepared, interrupt, connect_timeout=timeout)
+            prepared = rebuilt(prepared, ask, prepared.target.granted)
+        if adapter.credential is not None:
+            return await self._open_granted(prepared, interrupt, timeout)
         return await open_answer(self._house.client, prepared, interrupt, connect_timeout=timeout)
+
+    def _held(self, candidate: Candidate) -> str:
+        """The token that stands for the candidate's key now, where its provider wants one."""
+        channel = candidate.channel
+        if channel.adapter.credential is None or not channel.keys:
+            return ""
+        return self._house.credentials.held(channel.adapter, channel.keys[candidate.key])
+
+    async def _open_granted(self, prepared: Prepared, interrupt: Interrupt, timeout: float) -> Incoming:
+        """Opens with the token for the channel's key; one that upstream refuses gives way to a new one, once."""
+        channel, target = prepared.candidate.channel, prepared.target
+        credentials, client, held = self._house.credentials, self._house.client, target.granted
+        while True:
+            token = await credentials.granted(
+                channel.adapter, target, interrupt, connect_timeout=timeout, proxy=channel.proxy
+            )
+            try:
+                return await open_answer(
+                    client, rebuilt(prepared, prepared.ask, token), interrupt, connect_timeout=timeout
+                )
+            except UpstreamFailure as failure:
+                if failure.upstream_status != 401 or not token:
+                    raise
+                credentials.forget(channel.adapter, target.key, token)
+                if token != held:  # it was new
+                    raise
+                held = ""
 
     async def _hear(self, prepared: Prepared, incoming: Incoming) -> Served:
         given = self._given

@@ -101,8 +101,7 @@ async def _answer(house: House, given: Given, sink: Sink, record: Record, attemp
             _deliver(given, sink, record, attempts, outcome)
         case Cut(failure=failure):
             record.failed(failure, record.status)
-            sink.write(attempts.fail(failure))
-            sink.end()
+            sink.end(attempts.fail(failure))
         case Left():
             record.end = "client_gone"
             record.status = 200 if sink.started else GONE
@@ -209,8 +208,7 @@ def _deliver(given: Given, sink: Sink, record: Record, attempts: Attempts, serve
     """The client's last bytes: the stream's tail, or the whole answer."""
     usage = record.usage if record.usage is not NOTHING else (served.heard.usage or NOTHING)
     if served.pipe is not None:
-        sink.write(served.pipe.close(usage))
-        sink.end()
+        sink.end(served.pipe.close(usage))
         return
     prepared, surface = served.prepared, given.surface
     if prepared.dialect.dialect == surface.dialect:
@@ -227,9 +225,7 @@ def _tell(
     status = surface.status(error)
     record.failed(error, status)
     if sink.started:
-        if attempts is not None:
-            sink.write(attempts.fail(error))
-        sink.end()
+        sink.end(attempts.fail(error) if attempts is not None else b"")
         return
     headers: list[tuple[str, str]] = []
     if error.retry_after is not None:

@@ -8,7 +8,8 @@ import msgspec
 
 from newapi_proxy.clock import Clock
 from newapi_proxy.ir.ask import Ask
-from newapi_proxy.ports import Client
+from newapi_proxy.ports import Client, Fetcher
+from newapi_proxy.relay.credentials import Credentials
 from newapi_proxy.relay.health import Health
 from newapi_proxy.relay.plan import Turns
 from newapi_proxy.relay.pump import Watch
@@ -21,10 +22,11 @@ from newapi_proxy.surfaces.base import Surface
 class House:
     """What all exchanges share. `snapshot` is replaced by a reload; an exchange keeps the one it began with.
 
-    `boot` names this run of the process in the ledger; `watches` are those of the exchanges that run now.
+    `boot` names this run of the process in the ledger; `watches` are those of the exchanges that run now. Until
+    somebody gives it a `fetcher`, a provider that wants bytes gets none of what clients name by URL.
     """
 
-    __slots__ = ("boot", "client", "clock", "db", "health", "snapshot", "turns", "watches")
+    __slots__ = ("boot", "client", "clock", "credentials", "db", "fetcher", "health", "snapshot", "turns", "watches")
 
     def __init__(
         self, snapshot: Snapshot, db: Database, client: Client, health: Health, clock: Clock, *, boot: str
@@ -32,7 +34,9 @@ class House:
         self.snapshot = snapshot
         self.db = db
         self.client = client
+        self.fetcher: Fetcher | None = None
         self.health = health
+        self.credentials = Credentials(client, clock)
         self.clock = clock
         self.boot = boot
         self.turns = Turns()

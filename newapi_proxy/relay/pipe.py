@@ -27,11 +27,12 @@ from newapi_proxy.ir.events import (
 )
 from newapi_proxy.ir.usage import Usage
 from newapi_proxy.surfaces.base import Face, Surface
-from newapi_proxy.wire.sse import Frame
+from newapi_proxy.wire.sse import Decoder, Frame
 from newapi_proxy.wire.tree import Document
 
 BROKEN_IN_A_ROW: Final = 3  # undecodable frames before a stream is given up (fault U15)
 WHOLE: Final = 64 * 1024 * 1024  # bytes of a whole answer
+_STREAMED: Final = ("text/event-stream", "application/x-ndjson", "application/stream+json")  # lines may begin with "{"
 _CONTENT: Final = frozenset(CONTENT)
 _TEXT: Final = frozenset({TextDelta, ReasoningDelta, RefusalDelta, CallDelta})
 
@@ -167,12 +168,13 @@ class Verbatim:
         self._decoder = dialect.frames()
         self._reader = dialect.reader(ask)
         self._passer = surface.passer(ask, face)
+        self._plain = isinstance(self._decoder, Decoder)  # the stream's bytes are the frames' own, nothing around them
         self._template: Template | None = None
         self._whole = True  # the last byte that came ended a frame
 
     def feed(self, data: bytes) -> bytes:
         """See Pipe."""
-        if self._template is None:
+        if self._template is None or not self._plain:
             return self._read(data)
         if not self._whole:
             end = data.find(b"\n\n") + 2  # the frame that an earlier read began
@@ -260,12 +262,14 @@ class Template:
     Text that needs a quote or a backslash breaks the pattern and is read as ever.
     """
 
-    __slots__ = ("_after", "_before", "_from", "_to")
+    __slots__ = ("_after", "_before", "_between", "_end", "_from", "_to")
 
     def __init__(self, before: bytes, after: bytes) -> None:
         """`after` without the blank line."""
         self._before = before
         self._after = after
+        self._end = after + b"\n\n"
+        self._between = self._end + before
         self._from = len(before)
         self._to = -len(after)
 
@@ -282,6 +286,13 @@ class Template:
 
     def match(self, data: bytes) -> tuple[int, bytes]:
         """How many of the first bytes are whole frames of this pattern, and their text; 0 where the first is not."""
+        room = len(data) + self._to - 2 >= self._from  # the two do not overlap
+        if room and data.startswith(self._before) and data.endswith(self._end):
+            said = data[self._from : self._to - 2]
+            if self._between in said:
+                said = said.replace(self._between, b"")  # a whole run of such frames, at once
+            if b'"' not in said and b"\\" not in said and b"\n" not in said and b"\r" not in said:
+                return len(data), said
         texts: list[bytes] = []
         size = 0
         for piece in data.split(b"\n\n"):
@@ -337,7 +348,7 @@ class Retold:
 
 def looks_whole(content_type: str, first: bytes) -> bool:
     """Whether a response to a streaming request is a whole document: upstreams mislabel, so the bytes decide."""
-    if content_type.startswith("text/event-stream"):
+    if content_type.startswith(_STREAMED):
         return False
     return first.lstrip()[:1] in (b"{", b"[", b"<")
 

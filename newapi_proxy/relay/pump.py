@@ -174,24 +174,31 @@ async def pump(
     """
     heard = pipe.heard
     gate = _Gate(sink, watch, commit)
-    data = first
-    while True:
-        if data:
-            watch.heard()
-            out = pipe.feed(data)
-        else:
-            out = pipe.drain()
+
+    def take(data: bytes) -> bool:
+        watch.heard()
+        out = pipe.feed(data)
         if gate.open:
             gate.write(out)
         else:
             gate.hold(out, pipe)
+        return not (sink.full or heard.ended or heard.failure is not None)
+
+    over = not first
+    if first:
+        take(first)
+    while not heard.ended:
         if sink.full:
             await watch.room()
         if heard.failure is not None:
             raise heard.failure
-        if not data or heard.ended:
+        if over:
             break
-        data = await incoming.read()
+        over = await incoming.flow(take)
+        if over and not heard.ended and heard.failure is None:
+            gate.last(pipe)
+    if sink.full:
+        await watch.room()
     if not heard.committed:
         raise UpstreamFailure("The upstream's answer was empty.", code="empty_response")
 
@@ -218,6 +225,14 @@ class _Gate:
         if data:
             self._sink.write(data)
             self._watch.sent()
+
+    def last(self, pipe: Pipe) -> None:
+        """Upstream has ended: what its open frame still gives."""
+        out = pipe.drain()
+        if self.open:
+            self.write(out)
+        else:
+            self.hold(out, pipe)
 
     def hold(self, data: bytes, pipe: Pipe) -> None:
         """Keeps the bytes, or opens the gate and lets them all go."""

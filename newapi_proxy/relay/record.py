@@ -96,11 +96,14 @@ class Record:
         return round(self._clock.monotonic() - self._visit.arrived)
 
     def served(self, channel: Channel, upstream_model: str) -> None:
-        """Whose answer the client gets. The metric's label is the configured name or pattern that let it in."""
+        """Whose answer the client gets. The metric's label is the configured name or pattern that let it in.
+
+        A name with a suffix is let in by the name without it: there only upstream's name may be a configured one.
+        """
         self.channel = channel.name
         self.upstream_model = upstream_model
-        model = self.model or ""
-        self.label = next((pattern for pattern in channel.models if matches(pattern, model)), OTHER)
+        names = (self.model or "", upstream_model)
+        self.label = next((pattern for name in names for pattern in channel.models if matches(pattern, name)), OTHER)
 
     def billed(self, usage: Usage, told: dict[str, int | str], units: int, price_version: str) -> None:
         """The ledger has taken the units; `told` is the usage as the line has it."""

@@ -125,12 +125,24 @@ async def bill(given: Given, served: Served, end: policy.End, price: Price) -> B
         return None
     if basis == "upstream" and usage is not None:
         usage = clamped(usage)
+        if usage.source == "mixed":  # upstream told one side only (a prompt that it had in its cache, for one)
+            usage = await _completed(given, served, usage)
         # no tokenizer makes tokens of 16 bytes from real text: then upstream's last word is older than the delivery
         if end != "ok" and heard.tally.size > usage.completion * 16:
             usage = policy.topped(usage, await _delivered(served))
     else:
         usage = await _counted(given, served)
     return Bill(usage, line(usage), price, charge(usage, price, given.ratio, given.snapshot.prices.find))
+
+
+async def _completed(given: Given, served: Served, usage: Usage) -> Usage:
+    """The side that upstream left out counted here, so that it is not free."""
+    if usage.prompt and usage.completion:
+        return usage
+    counted = await _counted(given, served)
+    return msgspec.structs.replace(
+        usage, prompt=usage.prompt or counted.prompt, completion=usage.completion or counted.completion
+    )
 
 
 async def _counted(given: Given, served: Served) -> Usage:

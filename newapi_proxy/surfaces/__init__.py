@@ -4,12 +4,26 @@ from __future__ import annotations
 
 from typing import Final
 
+from newapi_proxy.surfaces import gemini
 from newapi_proxy.surfaces.anthropic import COUNT, MESSAGES
 from newapi_proxy.surfaces.base import Surface
+from newapi_proxy.surfaces.completions import COMPLETIONS
 from newapi_proxy.surfaces.openai_chat import CHAT
+from newapi_proxy.surfaces.responses import INPUT_TOKENS, RESPONSES
 
 SURFACES: Final[dict[str, Surface]] = {
+    "/v1/responses": RESPONSES,
+    "/v1/responses/input_tokens": INPUT_TOKENS,
     "/v1/chat/completions": CHAT,
     "/v1/messages": MESSAGES,
     "/v1/messages/count_tokens": COUNT,
+    "/v1/completions": COMPLETIONS,
+    "/v1/engines/{model}/chat/completions": CHAT,
+    "/v1/engines/{model}/completions": COMPLETIONS,
+    "/v1beta/models/{model}:generateContent": gemini.GENERATE,
+    "/v1beta/models/{model}:streamGenerateContent": gemini.STREAM,
+    "/v1beta/models/{model}:countTokens": gemini.COUNT,
+    "/v1/models/{model}:generateContent": gemini.GENERATE,
+    "/v1/models/{model}:streamGenerateContent": gemini.STREAM,
+    "/v1/models/{model}:countTokens": gemini.COUNT,
 }

@@ -14,6 +14,7 @@ from newapi_proxy.ir.events import (
     Cited,
     Event,
     Finished,
+    Picture,
     ReasoningDelta,
     ReasoningSealed,
     RefusalDelta,
@@ -82,6 +83,8 @@ class _Whole:
                 self._cite(event)
             case Block(value=value, family=family) if family == FAMILY:
                 self._new(value)
+            case Picture():
+                self._new(shapes.picture(event))
             case Finished():
                 self.finished = self.finished or event
             case _:

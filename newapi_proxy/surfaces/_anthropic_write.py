@@ -17,6 +17,7 @@ from newapi_proxy.ir.events import (
     Event,
     Finish,
     Finished,
+    Picture,
     ReasoningDelta,
     ReasoningSealed,
     RefusalDelta,
@@ -153,6 +154,11 @@ def citation(event: Cited) -> Tree | None:
         "encrypted_index": "",
         "cited_text": event.value.get("cited_text") or "",
     }
+
+
+def picture(event: Picture) -> Tree:
+    """An image of the answer as a block."""
+    return {"type": "image", "source": {"type": "base64", "media_type": event.media_type, "data": event.data}}
 
 
 class _Lane:
@@ -312,6 +318,8 @@ class StreamWriter:
                 return self._cite(event)
             case Block(value=value, family=family):
                 return self._add(_Lane("whole", 0, value)) if family == FAMILY and "type" in value else b""
+            case Picture(block=block):
+                return self._add(_Lane("whole", block, picture(event)))
             case Finished():
                 self._finished = self._finished or event
                 return self._flush()

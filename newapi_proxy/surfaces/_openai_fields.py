@@ -84,9 +84,11 @@ def object_in(node: Node, name: str, path: str = "") -> Node | None:
 
 
 def cache_in(node: Node, path: str) -> CacheMark | None:
-    """The `cache_control` mark of a part or a tool, None where there is none."""
+    """The `cache_control` mark or the explicit breakpoint of a part or a tool, None where there is neither."""
     value = node.get("cache_control")
     if value is None:
-        return None
+        own = node.get("prompt_cache_breakpoint")
+        explicit = type(own) is dict and own.get("mode") == "explicit"
+        return CacheMark(ttl="1h") if explicit else None
     mark = object_of(value, f"{path}cache_control")
     return CacheMark(ttl=text_in(mark, "ttl", f"{path}cache_control."))

@@ -45,7 +45,18 @@ class _Voice:
 class Passer:
     """One streamed answer; see surfaces.base.Passer."""
 
-    __slots__ = ("_closed", "_face", "_id", "_pending", "_rename", "_usage_told", "_voices", "_wanted", "_writer")
+    __slots__ = (
+        "_closed",
+        "_created",
+        "_face",
+        "_id",
+        "_pending",
+        "_rename",
+        "_usage_told",
+        "_voices",
+        "_wanted",
+        "_writer",
+    )
 
     def __init__(self, ask: Ask, face: Face) -> None:
         self._face = face
@@ -53,6 +64,7 @@ class Passer:
         self._wanted = ask.usage_wanted
         self._writer = Writer(ask, face) if face.thinking_to_content else None
         self._id = ""
+        self._created = face.created  # upstream's own once it has told it
         self._pending: Node | None = None  # the usage chunk, held until the end: the last one counts
         self._usage_told = False
         self._voices: dict[int, _Voice] = {}
@@ -68,7 +80,7 @@ class Passer:
         if not node.get("choices"):
             return self._without_choices(frame, node, False)
         if self._plain(node):
-            if self._rename:
+            if self._rename and node.get("model") != self._face.model:
                 return sse.encode(tree.encode({**node, "model": self._face.model}))
             if _clean(frame.raw):
                 return frame.raw
@@ -105,6 +117,7 @@ class Passer:
         if delta.get("role") != "assistant" or not delta.keys() <= _OPENING or type(delta.get("content")) is not str:
             return False
         self._id = id_
+        self._created = node["created"]
         voice = self._voices[index] = _Voice()
         voice.begun = True
         return True
@@ -157,7 +170,9 @@ class Passer:
         if node.get("object") != "chat.completion.chunk":
             edits["object"] = "chat.completion.chunk"
         if type(node.get("created")) is not int:
-            edits["created"] = self._face.created
+            edits["created"] = self._created
+        else:
+            self._created = node["created"]
         model = node.get("model")
         if (self._rename and model != self._face.model) or type(model) is not str:
             edits["model"] = self._face.model
@@ -263,7 +278,7 @@ class Passer:
         node: Node = {
             "id": self._id or face.id,
             "object": "chat.completion.chunk",
-            "created": face.created,
+            "created": self._created,
             "model": face.model,
             "choices": choices,
         }

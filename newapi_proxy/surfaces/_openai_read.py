@@ -77,9 +77,11 @@ _STEERING: Final[dict[str, _Reading | None]] = {
 }
 
 
-def read(body: bytes) -> Ask:
-    """The Ask. Raises ClientError 400 with the path of the fault."""
+def read(body: bytes, path_model: str = "") -> Ask:
+    """The Ask; the path's model fills a missing one. Raises ClientError 400 with the path of the fault."""
     sent = tree.read(body)
+    if path_model and not sent.get("model"):
+        sent = {**sent, "model": path_model}
     model = _model(sent)
     messages = sent.get("messages")
     if not messages:

@@ -150,5 +150,5 @@ def _inlined(message: Node) -> Node:
     if type(thought) is not str or not thought:
         return message
     rest = {name: one for name, one in message.items() if name not in ("reasoning_content", "reasoning")}
-    rest["content"] = f"{OPEN}\n{thought}\n{CLOSE}\n\n{message.get('content') or ''}"
+    rest["content"] = f"{OPEN}\n{thought}\n{CLOSE}\n{message.get('content') or ''}"
     return rest

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from newapi_proxy.errors import ProxyError, UpstreamFailure
-from newapi_proxy.ir.events import Cited, Finish, Thought
+from newapi_proxy.ir.events import Cited, Finish, Picture, Thought
 from newapi_proxy.ir.usage import Usage
 from newapi_proxy.wire import tree
 
@@ -93,6 +93,11 @@ def detail_tree(thought: Thought, index: int) -> Node:
     node["format"] = thought.format
     node["index"] = index
     return node
+
+
+def picture_tree(picture: Picture) -> Node:
+    """An image of the answer as an entry of `images`, an extension that servers of this format share."""
+    return {"type": "image_url", "image_url": {"url": f"data:{picture.media_type};base64,{picture.data}"}}
 
 
 def annotation_tree(cited: Cited, length: int) -> Node | None:

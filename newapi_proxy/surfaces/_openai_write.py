@@ -15,6 +15,8 @@ from newapi_proxy.ir.events import (
     Cited,
     Event,
     Finished,
+    LogProbs,
+    Picture,
     ReasoningDelta,
     ReasoningSealed,
     RefusalDelta,
@@ -131,7 +133,12 @@ class Writer:
                 return known[1] + tree.encode(text) + known[2] + self._tail if known and text else b""
             case Cited():
                 note = shapes.annotation_tree(event, voice.length)
-                return b"" if note is None else self._delta(voice, {"annotations": [note]})
+                return self._delta(voice, {"citations": [event.value]} if note is None else {"annotations": [note]})
+            case Picture():
+                return self._delta(voice, {"images": [shapes.picture_tree(event)]})
+            case LogProbs(content=content):
+                said = tree.encode({"content": content, "refusal": None})
+                return voice.head + b'{},"logprobs":' + said + self._tail
             case Finished():
                 return self._finish(voice, event)
             case _:

@@ -106,10 +106,11 @@ class Anthropic:
 class StreamPasser:
     """A stream of this format: frames go on as they came; the terminator is kept back until `close`.
 
-    A second message_start (an upstream that began anew) and frames that are no JSON are left out.
+    A second message_start (an upstream that began anew) and frames that are no JSON are left out. Usage that upstream
+    does not tell stands where this format has it: an estimate at the start, what is billed at the end.
     """
 
-    __slots__ = ("_called", "_delta", "_ended", "_face", "_finished", "_open", "_started", "_stop")
+    __slots__ = ("_called", "_delta", "_ended", "_face", "_finished", "_held", "_open", "_started", "_stop")
 
     def __init__(self, face: Face) -> None:
         self._face = face
@@ -118,6 +119,7 @@ class StreamPasser:
         self._called = False
         self._finished: Finished | None = None
         self._delta = False
+        self._held: dict[str, Any] | None = None  # a message_delta that tells no usage
         self._stop = b""
         self._ended = False
 
@@ -140,7 +142,9 @@ class StreamPasser:
         out = b"" if self._started else writing.message_start(self._face, None)
         if self._open is not None:
             out += writing.named({"type": "content_block_stop", "index": self._open})
-        if not self._delta:
+        if self._held is not None:
+            out += writing.named({**self._held, "usage": writing.usage_tree(usage)})
+        elif not self._delta:
             out += writing.message_delta(writing.stopped(self._finished, self._called), usage)
         return out + (self._stop or writing.MESSAGE_STOP)
 
@@ -168,6 +172,9 @@ class StreamPasser:
                 self._open = None
             case "message_delta":
                 self._delta = True
+                if not isinstance(value.get("usage"), dict):
+                    self._held = value
+                    return b""
             case "message_stop":
                 self._stop = _whole(frame, kind)
                 return b""
@@ -180,9 +187,12 @@ class StreamPasser:
             return b""
         self._started = True
         message = value.get("message")
-        if self._face.rename and isinstance(message, dict):
-            return writing.named({**value, "message": {**message, "model": self._face.model}})
-        return _whole(frame, "message_start")
+        if not isinstance(message, dict):
+            return _whole(frame, "message_start")
+        edits: dict[str, Any] = {"model": self._face.model} if self._face.rename else {}
+        if not isinstance(message.get("usage"), dict):
+            edits["usage"] = writing.usage_tree(self._face.usage)
+        return writing.named({**value, "message": {**message, **edits}}) if edits else _whole(frame, "message_start")
 
 
 def _whole(frame: sse.Frame, kind: str) -> bytes:

@@ -17,7 +17,7 @@ from newapi_proxy.surfaces import _openai_read, _openai_same
 from newapi_proxy.surfaces import _openai_shapes as shapes
 from newapi_proxy.surfaces._openai_pass import Passer
 from newapi_proxy.surfaces._openai_write import Writer
-from newapi_proxy.surfaces.base import EVENT_STREAM, Face
+from newapi_proxy.surfaces.base import EVENT_STREAM, PATH, Face
 from newapi_proxy.wire import sse, tree
 
 Node = dict[str, Any]
@@ -42,8 +42,8 @@ class OpenAIChat:
         return EVENT_STREAM
 
     def read(self, body: bytes, headers: Mapping[str, str]) -> Ask:
-        """The request. Raises ClientError with the path of the fault."""
-        return _openai_read.read(body)
+        """The request; an engine's path names its model. Raises ClientError with the path of the fault."""
+        return _openai_read.read(body, headers.get(PATH, ""))
 
     def answer(self, ask: Ask, face: Face, events: Iterable[Event], usage: Usage) -> bytes:
         """A whole answer (A.1.2), with the extensions for reasoning and citations where there are any."""
@@ -89,12 +89,15 @@ class OpenAIChat:
 
 def _choice(index: int, said: Alternative, legacy: bool) -> Node:
     finished = said.finished or Finished("stop")
-    return {
+    choice: Node = {
         "index": index,
         "message": _message(said, finished, legacy),
-        "logprobs": None,
+        "logprobs": {"content": said.logprobs, "refusal": None} if said.logprobs else None,
         "finish_reason": shapes.finish_word(finished.reason, bool(said.calls), legacy),
     }
+    if finished.reason == "pause" and finished.native:
+        choice["native_finish_reason"] = finished.native  # no word of the format's own says that the turn goes on
+    return choice
 
 
 def _message(said: Alternative, finished: Finished, legacy: bool) -> Node:
@@ -118,9 +121,14 @@ def _message(said: Alternative, finished: Finished, legacy: bool) -> Node:
         message["tool_calls"] = [
             shapes.call_tree(call.id, call.name, call.arguments, call.kind, call.signature) for call in said.calls
         ]
+    if said.pictures:
+        message["images"] = [shapes.picture_tree(one) for one in said.pictures]
     notes = [note for cited in said.citations if (note := shapes.annotation_tree(cited, len(said.text))) is not None]
     if notes:
         message["annotations"] = notes
+    pages = [cited.value for cited in said.citations if not cited.value.get("url")]
+    if pages:
+        message["citations"] = pages  # places in documents, which the format's annotations cannot say
     return message
 
 

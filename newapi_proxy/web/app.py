@@ -52,7 +52,8 @@ class Edge:
     def __init__(
         self, house: House, routes: Iterable[Route[Action]], failure: Failure, own: Mapping[str, Failure] | None = None
     ) -> None:
-        """`own`: the error bodies of patterns that have another format than `failure`'s."""
+        """`own`: the error bodies of patterns, and of unknown paths below a prefix that ends in a slash, that have
+        another format than `failure`'s."""
         self.house = house
         self.ids = inbound.Ids()
         self.keys = keys.Keys()
@@ -113,7 +114,11 @@ class Edge:
         self.note(call.visit, error)
 
     def _voice(self, call: Call) -> Failure:
-        return self._own.get(call.visit.route, self._failure)
+        return self._own.get(call.visit.route) or self.below(call.visit.path) or self._failure
+
+    def below(self, path: str) -> Failure | None:
+        """The error bodies of whatever stands below a prefix with a format of its own."""
+        return next((own for prefix, own in self._own.items() if prefix[-1] == "/" and path.startswith(prefix)), None)
 
     def note(self, visit: Visit, error: ProxyError | None = None, *, status: int = 200) -> None:
         """The line and the count of a request that was served outside the relay."""
@@ -186,8 +191,10 @@ def _plain(message: str, type: str, code: str) -> bytes:
 def bare_404(edge: Edge, call: Call) -> None:
     """No such path, in the words that One API's clients know (relay-and-billing §1.1)."""
     message = f"Invalid URL ({call.visit.method} {call.visit.path})"
-    call.arrival.reply.whole(404, (), _plain(message, "invalid_request_error", ""))
     error = ClientError(message, status=404, kind="not_found", type="invalid_request_error", code="unknown_path")
+    own = edge.below(call.visit.path)
+    plain = _plain(message, "invalid_request_error", "")
+    call.arrival.reply.whole(404, (), own(error, call.visit.request_id) if own is not None else plain)
     edge.note(call.visit, error)
 
 

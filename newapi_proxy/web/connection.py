@@ -14,7 +14,7 @@ from aiohttp import hdrs
 from aiohttp.http import RawResponseMessage
 
 from newapi_proxy.errors import UpstreamFailure
-from newapi_proxy.ports import Interrupt
+from newapi_proxy.ports import Interrupt, Take
 from newapi_proxy.web import faults
 from newapi_proxy.web.decoding import Decoder
 from newapi_proxy.web.reading import Reading
@@ -44,11 +44,13 @@ class Response:
         "_decoder",
         "_encoding",
         "_ended",
+        "_error",
         "_headers",
         "_interrupt",
         "_loop",
         "_message",
         "_pieces",
+        "_take",
         "_unread",
         "_waiter",
         "fault",
@@ -70,6 +72,8 @@ class Response:
         self._pieces: list[bytes] = []
         self._unread = 0
         self._ended = False
+        self._take: Take | None = None
+        self._error: Exception | None = None  # what `take` raised
         self._waiter: asyncio.Future[None] | None = None
 
     @property
@@ -102,6 +106,40 @@ class Response:
                 return b""
             else:
                 await self._wait()
+
+    async def flow(self, take: Take) -> bool:
+        """Hands on what comes, in the callback in which it comes: no task is woken for it."""
+        while True:
+            if self._pieces or self._ended or self._interrupt.cause is not None or self._decoder is not None:
+                data = await self.read()
+                if not data:
+                    return True
+                if not take(data):
+                    return False
+                continue
+            self._take = take
+            try:
+                await self._wait()
+            finally:
+                flowing, self._take = self._take is not None, None
+            if self._error is not None:
+                raise self._error
+            if not flowing:
+                return False
+
+    def hand(self, body: bytes) -> bool:
+        """Gives the bytes to who takes them at once, if anybody does."""
+        take = self._take
+        if take is None or self._interrupt.cause is not None or self._encoding:
+            return False
+        try:
+            more = take(body)
+        except Exception as error:  # the taker's own, for the one who waits
+            self._error, more = error, False
+        if not more:
+            self._take = None
+            self.wake()
+        return True
 
     async def whole(self, limit: int) -> bytes:
         """The rest of the body."""
@@ -283,14 +321,16 @@ class Connection(asyncio.BufferedProtocol):
                 self._cut_short = True
         elif not body and not reading.ended and reading.fault is None:
             return
-        full = bool(body) and response.push(body)
+        handed = bool(body) and response.hand(body)
+        full = bool(body) and not handed and response.push(body)
         if reading.ended or reading.fault is not None:
             self._finish(response)
             return
         if full and not self._stopped and self._transport is not None:
             self._stopped = True
             self._transport.pause_reading()
-        response.wake()
+        if not handed:
+            response.wake()
 
     def eof_received(self) -> bool:
         """asyncio: the peer has sent its last byte."""

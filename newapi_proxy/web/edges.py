@@ -12,13 +12,17 @@ from newapi_proxy.web.app import Edge, Failure
 _OPENAI: Final = "/v1/chat/completions"
 _ANTHROPIC: Final = "/v1/messages"
 _GEMINI: Final = "/v1beta/models/"
+_COMPATIBLE: Final = "/v1beta/openai/"
+_GOOGLE: Final = ("/v1beta/models", "/v1beta/models/{id}", "/v1beta/")  # the last one: whatever is not there below it
 
 
 def relay_edge(house: House) -> Edge:
     """Every public route."""
     openai = _failure(_OPENAI)
     models = models_routes.routes(openai, _failure(_ANTHROPIC), _failure(_GEMINI))
-    own = {pattern: surface.failure for pattern, surface in SURFACES.items()}
+    own: dict[str, Failure] = {_COMPATIBLE: openai}  # before the prefix that it stands below
+    own |= {pattern: surface.failure for pattern, surface in SURFACES.items()}
+    own |= dict.fromkeys(_GOOGLE, _failure(_GEMINI))
     return Edge(house, [*relay_routes.routes(), *models, *ops_routes.routes()], openai, own)
 
 

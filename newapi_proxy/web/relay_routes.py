@@ -41,6 +41,10 @@ NOT_IMPLEMENTED: Final[Mapping[str, tuple[str, ...]]] = {
     "/v1/moderations": ("POST",),
     "/v1/rerank": ("POST",),
     "/v1/responses": ("POST",),
+    "/v1/responses/compact": ("POST",),
+    "/v1/responses/{id}": ("GET", "DELETE"),
+    "/v1/responses/{id}/cancel": ("POST",),
+    "/v1/responses/{id}/input_items": ("GET",),
 }
 
 

@@ -19,7 +19,7 @@ from aiohttp.connector import Connection
 
 from newapi_proxy.adapters.base import Outgoing
 from newapi_proxy.errors import OurError, UpstreamFailure
-from newapi_proxy.ports import Interrupt
+from newapi_proxy.ports import Interrupt, Take
 from newapi_proxy.spawn import spawn
 from newapi_proxy.web import faults
 from newapi_proxy.web.connection import READ, SEND, encoding, plain
@@ -174,6 +174,13 @@ class SessionResponse:
                 raise
             if data is not None:
                 return data
+
+    async def flow(self, take: Take) -> bool:
+        """Hands on what comes."""
+        while data := await self.read():
+            if not take(data):
+                return False
+        return True
 
     async def whole(self, limit: int) -> bytes:
         """The rest of the body."""

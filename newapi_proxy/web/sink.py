@@ -139,14 +139,16 @@ class Reply:
         except ConnectionError:
             return
 
-    def end(self) -> None:
-        """Ends a streamed answer."""
+    def end(self, data: bytes = b"") -> None:
+        """Ends a streamed answer; its last bytes and its end leave together."""
         if self.ended:
             return
         self.ended = True
         transport = self._line.transport
         if transport is not None and not transport.is_closing():
-            tail = b"0\r\n\r\n" if self._chunked and not self.bare else b""
+            tail = b"" if self.bare else data
+            if self._chunked and not self.bare:
+                tail = b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data) if data else b"0\r\n\r\n"
             if self._head or tail:
                 transport.write(self._head + tail)
         self._head = b""

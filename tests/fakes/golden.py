@@ -2,7 +2,7 @@
 
     tests/golden/<type>/<case>/
         ask.json              what the client sent, and what else the case needs (fields of `Case`)
-        upstream.sse|json     what the provider answered
+        upstream.*            what the provider answered: .sse, .ndjson, .json; .bin is base64, for binary frames
         outgoing.json         the request that must go out
         client.<name>.sse|json  what a client of that surface must get; the same answer for each of them
         usage.json            what must be billed, {} where upstream said nothing
@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 from functools import cached_property
 from pathlib import Path
@@ -29,12 +30,19 @@ from newapi_proxy.ir.usage import NOTHING, Usage
 from newapi_proxy.relay.pipe import Pipe, pipe
 from newapi_proxy.secret import Secret
 from newapi_proxy.surfaces import SURFACES
-from newapi_proxy.surfaces.base import Face, Surface
+from newapi_proxy.surfaces.base import PATH, QUERY, Face, Surface
 from newapi_proxy.wire.tree import Document
 
 ROOT = Path(__file__).parent.parent / "golden"
 REGOLD = os.environ.get("NEWAPI_PROXY_REGOLD") == "1"
-ROUTES = {"chat": "/v1/chat/completions", "messages": "/v1/messages"}
+ROUTES = {
+    "chat": "/v1/chat/completions",
+    "messages": "/v1/messages",
+    "responses": "/v1/responses",
+    "completions": "/v1/completions",
+    "gemini": "/v1beta/models/{model}:streamGenerateContent",
+    "array": "/v1beta/models/{model}:streamGenerateContent",
+}
 NOW = 1_750_000_000
 REQUEST_ID = "req-golden"
 
@@ -70,16 +78,33 @@ class Golden:
     @property
     def adapter(self) -> Adapter:
         """The provider: the folder above is its type."""
-        return ADAPTERS[self.folder.parent.name]
+        adapter = ADAPTERS[self.folder.parent.name]
+        if adapter.tuned is None:
+            return adapter
+        return msgspec.structs.replace(adapter, chat=adapter.tuned(adapter.options(**self.case.options)))
+
+    @property
+    def binary(self) -> bool:
+        """Whether the provider answered with a stream of binary frames."""
+        return (self.folder / "upstream.bin").exists()
+
+    @property
+    def lines(self) -> bool:
+        """Whether the provider answered with a stream of one JSON object a line."""
+        return (self.folder / "upstream.ndjson").exists()
 
     @property
     def streamed(self) -> bool:
         """Whether the provider answered with a stream."""
-        return (self.folder / "upstream.sse").exists()
+        return self.binary or self.lines or (self.folder / "upstream.sse").exists()
 
     @property
     def upstream(self) -> bytes:
         """What the provider answered."""
+        if self.binary:
+            return base64.b64decode((self.folder / "upstream.bin").read_bytes())
+        if self.lines:
+            return (self.folder / "upstream.ndjson").read_bytes()
         return (self.folder / ("upstream.sse" if self.streamed else "upstream.json")).read_bytes()
 
     def ask(self, name: str) -> Ask:
@@ -87,7 +112,16 @@ class Golden:
         case = self.case
         body = case.body
         if name != case.surface:
-            body = {"model": body["model"], "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 512}
+            hi = [{"role": "user", "content": "Hi"}]
+            body = {"model": body["model"], "messages": hi, "max_tokens": 512}
+            if name == "responses":
+                body = {"model": body["model"], "input": hi, "max_output_tokens": 512}
+            if name == "completions":
+                body = {"model": body["model"], "prompt": "Hi", "max_tokens": 512}
+            if name in ("gemini", "array"):
+                query = "alt=sse" if name == "gemini" else ""
+                hi = [{"role": "user", "parts": [{"text": "Hi"}]}]
+                return surface(name).read(orjson.dumps({"contents": hi}), {PATH: self._model, QUERY: query})
             if case.body.get("stream"):
                 body["stream"] = True
                 body |= {"stream_options": {"include_usage": True}} if name == "chat" else {}
@@ -167,7 +201,7 @@ class Golden:
 
     def kept(self, name: str) -> Path:
         """The file that holds what a client of this surface must get."""
-        kind = "sse" if self.streamed and self.case.status == 200 else "json"
+        kind = "sse" if self.streamed and self.case.status == 200 and name != "array" else "json"
         return self.folder / f"client.{name}.{kind}"
 
 

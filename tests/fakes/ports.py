@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 from newapi_proxy.adapters.base import Outgoing
-from newapi_proxy.ports import Departure, Interrupt
+from newapi_proxy.ports import Departure, Interrupt, Take
 
 HANG = object()  # from here on upstream stays silent
 Piece = object  # bytes, an exception to raise, or HANG
@@ -49,6 +49,12 @@ class ScriptedIncoming:
             assert isinstance(piece, bytes)
             return piece
         return b""
+
+    async def flow(self, take: Take) -> bool:
+        while data := await self.read():
+            if not take(data):
+                return False
+        return True
 
     async def whole(self, limit: int) -> bytes:
         return b"".join([piece async for piece in self._all()])
@@ -119,7 +125,8 @@ class ListSink:
     async def drain(self) -> None:
         self.full = False
 
-    def end(self) -> None:
+    def end(self, data: bytes = b"") -> None:
+        self.write(data)
         assert not self.ended
         self.ended = True
 

@@ -52,5 +52,5 @@ async def test_kills_at_length(tmp_path: Path, seed: int) -> None:
 @pytest.mark.soak
 async def test_reloads_at_length(tmp_path: Path) -> None:
     """RF5 in full: ten thousand reloads."""
-    faults, summary = await reloads.run(tmp_path, SEED, reloads=10_000, rate=500, growth=1.0)
+    faults, summary = await reloads.run(tmp_path, SEED, reloads=10_000, rate=500, growth=1.0, warm=reloads.FILLED)
     assert not faults, summary
