@@ -21,6 +21,7 @@ from sqlalchemy import Connection, select, text
 from newapi_proxy.billing import audit, ledger
 from newapi_proxy.errors import OurError
 from newapi_proxy.store import db as store
+from newapi_proxy.store import embedded, groups
 from newapi_proxy.store.db import Database
 from newapi_proxy.store.schema import tokens
 from tests import laws
@@ -63,7 +64,7 @@ async def test_a_group_is_one_commit(database: Path) -> None:
     assert await asyncio.gather(*(db.write(_nothing, number) for number in range(100))) == list(range(100))
     assert len(commits) == 1
     assert commits[0][0] > 0
-    await asyncio.gather(*(db.write(_nothing, number) for number in range(2 * store.GROUP + 1)))
+    await asyncio.gather(*(db.write(_nothing, number) for number in range(2 * groups.GROUP + 1)))
     assert [pending for _, pending in commits[1:]] == [257, 1, 0]
     await db.close()
 
@@ -192,11 +193,11 @@ async def test_somebody_else_writes(database: Path) -> None:
 async def test_the_log_beside_the_file_stays_small(database: Path) -> None:
     """What is committed on the loop is folded back into the file while the daemon runs."""
     db = await Database.open(f"sqlite:///{database}", database.parent)
-    for number in range(40 * store.FOLD):
+    for number in range(40 * embedded.FOLD):
         await db.write(_insert, f"{number:06d}" * 50)
     size = database.with_name(database.name + "-wal").stat().st_size
     assert size < 24 << 20
-    assert await asyncio.to_thread(_count, database) == 40 * store.FOLD
+    assert await asyncio.to_thread(_count, database) == 40 * embedded.FOLD
     await db.close()
 
 

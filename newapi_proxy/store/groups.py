@@ -1,0 +1,205 @@
+"""Many writes as one transaction: which of them go together, in what order, and whose errors are whose.
+
+Pure but for the connection it is given; knows no engine's way to begin, and nothing of what is written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any, Final, Protocol, TypeVar
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from newapi_proxy.errors import OurError
+from newapi_proxy.store.rows import savepoint
+
+I = TypeVar("I")  # noqa: E741
+R = TypeVar("R")
+Function = Callable[[Connection, Sequence[I]], Sequence[R]]
+Waiting = tuple[Function[Any, Any], Any, "asyncio.Future[Any]", bool]  # the last: whether it must be written
+GROUP: Final = 256  # items in one transaction: bounds how long it holds the tables
+
+
+class Part:
+    """Items of one function, in their order, and what became of them."""
+
+    __slots__ = ("error", "fn", "items", "passing", "results", "waiting")
+
+    def __init__(self, fn: Function[Any, Any]) -> None:
+        self.fn = fn
+        self.items: list[Any] = []
+        self.waiting: list[Waiting] = []
+        self.results: Sequence[Any] = ()
+        self.error: Exception | None = None
+        self.passing = False  # whether the same items may be written later (a lock, a full disk)
+
+    def run(self, conn: Connection, nested: bool) -> None:
+        """Calls the function; what it raises is its own items' error and undoes only what it did."""
+        try:
+            with savepoint(conn) if nested else nullcontext():
+                self.results = self.fn(conn, self.items)
+                assert len(self.results) == len(self.items)
+        except Exception as error:  # handed to the callers who wait for it
+            if _lost(conn):
+                raise
+            self.error = error
+
+    def resolve(self) -> None:
+        """Tells those who wait; on the loop."""
+        error = self.error
+        for place, (_, _, future, _) in enumerate(self.waiting):
+            if future.done():
+                continue
+            if error is None:
+                future.set_result(self.results[place])
+            else:
+                future.set_exception(error)
+
+
+class Source(Protocol):
+    """The queue as an engine sees it; on the loop."""
+
+    def take(self, most: int) -> list[Waiting]:
+        """The next group, at most so many, out of the queue."""
+        ...
+
+    def written(self, parts: Sequence[Part], since: float) -> None:
+        """The group that was taken is committed, or failed as its parts say. `since`: `perf_counter` at its begin."""
+        ...
+
+
+class Engine(Protocol):
+    """How a group becomes a transaction of one kind of database, and how it is read beside."""
+
+    def send(self, source: Source) -> None:
+        """Takes one group and says when it is written. Called on the loop, never while one is under way."""
+        ...
+
+    async def read(self, fn: Callable[[Connection], R]) -> R:
+        """Runs a query that sees what is committed. Raises DBAPIError, or what `fn` raises."""
+        ...
+
+    async def close(self) -> None:
+        """Lets the database go. Nothing is under way."""
+        ...
+
+
+def parts_of(group: Sequence[Waiting]) -> list[Part]:
+    """Items of one function together, as far as order does not matter.
+
+    Items that name the same `request_id` stay in their order (a hold that was given up is voided after it is made);
+    items that name none stay in theirs, between what came before and after.
+    """
+    parts: list[Part] = []
+    last: dict[Any, int] = {}
+    seen: dict[str, int] = {}
+    for entry in group:
+        fn, item, _, _ = entry
+        key = getattr(item, "request_id", None)
+        place = last.get(fn, -1)
+        if place < 0 or (key is not None and seen.get(key, 0) > place) or (key is None and place < len(parts) - 1):
+            if key is None:
+                last.clear()
+            place = last[fn] = len(parts)
+            parts.append(Part(fn))
+        if key is not None:
+            seen[key] = place
+        parts[place].items.append(item)
+        parts[place].waiting.append(entry)
+    return parts
+
+
+def _lost(conn: Connection) -> bool:
+    """Whether the engine has given up the whole transaction by itself (SQLite does on a full disk)."""
+    return conn.dialect.name == "sqlite" and not getattr(conn.connection.dbapi_connection, "in_transaction", True)
+
+
+def perform(conn: Connection, parts: Sequence[Part], *, begun: bool = False) -> None:
+    """One transaction for the parts, `begun` or not; never raises, errors are in the parts."""
+    try:
+        if not begun:
+            begin(conn)
+        for part in parts:
+            part.run(conn, nested=False)
+        if len(parts) > 1 and any(part.error is not None for part in parts):
+            # Savepoints around every part would cost all groups; one that needs them is rare, and is done once more.
+            rollback(conn)
+            begin(conn)
+            for part in parts:
+                part.error = None
+                part.run(conn, nested=True)
+        if all(part.error is not None for part in parts):
+            rollback(conn)
+        else:
+            commit(conn)
+    except Exception as error:  # the whole group's error
+        for part in parts:
+            part.error = error
+        rollback(conn)
+    told(conn, parts)
+
+
+def told(conn: Connection, parts: Sequence[Part]) -> None:
+    """Turns the database's own errors into what callers hear."""
+    for part in parts:
+        if part.error is not None:
+            part.passing = passing(conn, part.error)
+            part.error = _declared(conn, part.error)
+
+
+def begin(conn: Connection) -> None:
+    """Begins where the engine does not by itself. Raises the driver's errors."""
+    if conn.dialect.name == "sqlite":  # takes the write lock now: a later upgrade from a read lock cannot wait
+        conn.connection.cursor().execute("BEGIN IMMEDIATE")
+
+
+def commit(conn: Connection) -> None:
+    """Commits, whoever began. Raises the driver's errors."""
+    # SQLAlchemy knows of the transaction only where a function went through its `execute`
+    if conn.in_transaction():
+        conn.commit()
+    else:
+        conn.connection.commit()
+
+
+def rollback(conn: Connection) -> None:
+    """Undoes, whoever began; a connection that cannot even do that is given up."""
+    try:
+        if conn.in_transaction():
+            conn.rollback()
+        conn.connection.rollback()
+    except (SQLAlchemyError, conn.dialect.loaded_dbapi.Error):
+        conn.invalidate()  # the next use of the connection opens it anew
+
+
+def passing(conn: Connection, error: Exception) -> bool:
+    """Whether the database could not write at the moment; what breaks its rules will do so again."""
+    driver = conn.dialect.loaded_dbapi
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    refused = (driver.IntegrityError, driver.DataError, driver.ProgrammingError, driver.NotSupportedError)
+    return isinstance(cause, (SQLAlchemyError, driver.Error)) and not isinstance(cause, refused)
+
+
+def _declared(conn: Connection, error: Exception) -> Exception:
+    driver = conn.dialect.loaded_dbapi.Error
+    if not isinstance(error, (SQLAlchemyError, driver)):
+        return error  # a bug stays what it is
+    return unavailable(error)
+
+
+def unavailable(cause: BaseException | None = None) -> OurError:
+    """What a caller hears whose write could not be done."""
+    failed = OurError(
+        "The ledger cannot be written at the moment.", status=503, code="ledger_unavailable", retry_after=5.0
+    )
+    failed.__cause__ = cause
+    return failed
+
+
+def reason(error: BaseException) -> str:
+    """The driver's own words, without the statement and its values."""
+    cause = error.__cause__ or error
+    return str(cause.orig if isinstance(cause, DBAPIError) else cause)
