@@ -26,6 +26,7 @@ from newapi_proxy.secret import Secret
 from newapi_proxy.snapshot import Snapshot, build, token_digest
 from newapi_proxy.store.db import Database
 from newapi_proxy.surfaces.anthropic import MESSAGES
+from newapi_proxy.surfaces.embeddings import EMBEDDINGS
 from newapi_proxy.surfaces.openai_chat import CHAT
 from tests.fakes.ports import HANG, ListSink, Script, ScriptedClient
 
@@ -565,3 +566,42 @@ async def test_concurrent_requests_never_overdraw(play: Start) -> None:
     assert len(served) == 50
     assert {sink.status for sink, _ in results} == {200, 403}
     assert await stage.balance() == 0
+
+
+VECTORS = {"object": "list", "model": "up", "data": [{"object": "embedding", "index": 0, "embedding": [0.5, -1.0]}]}
+
+
+async def test_another_kind_goes_the_way_of_a_chat(play: Start, lines: Any) -> None:
+    """Embeddings are held for, tried again elsewhere, charged for their input alone, and logged, like any chat."""
+    usage = {"prompt_tokens": 6, "total_tokens": 6}
+    stage = await play(broken(500), whole(orjson.dumps(VECTORS | {"usage": usage})), channels=2, quota=UNIT)
+    sink, row = await stage.ask(surface=EMBEDDINGS, input=["hello"], unknown={"kept": True})
+    assert (sink.status, orjson.loads(sink.body)) == (200, VECTORS | {"usage": usage})
+    assert (row["state"], row["charged"]) == ("settled", 6)
+    assert await stage.balance() == UNIT - 6
+    sent = orjson.loads(stage.client.opened[1].sent.body)
+    assert (sent["input"], sent["unknown"]) == (["hello"], {"kept": True})
+    assert stage.client.opened[1].sent.url == "http://up/v1/embeddings"
+    (line,) = [one for one in lines() if one["event"] == "request"]
+    assert (line["quota"], line["usage"]["input"], len(line["attempts"])) == (6, 6, 2)
+
+
+async def test_another_kind_is_counted_here_where_upstream_is_silent(play: Start) -> None:
+    """An answer without usage is counted, charged and told with what was charged."""
+    stage = await play(whole(orjson.dumps(VECTORS)))
+    sink, row = await stage.ask(surface=EMBEDDINGS, input=["hello", [1, 2, 3]])
+    assert orjson.loads(sink.body)["usage"] == {"prompt_tokens": 4, "total_tokens": 4}
+    assert row["charged"] == 4
+
+
+async def test_a_kind_that_no_channel_has(play: Start) -> None:
+    """Nothing is sent, nothing held; the client learns that the model has no such endpoint."""
+    stage = await play()
+    snapshot = stage.house.snapshot
+    (channel,) = snapshot.channels
+    adapter = msgspec.structs.replace(channel.adapter, embeddings=None)
+    channels = (msgspec.structs.replace(channel, adapter=adapter),)
+    stage.house.snapshot = Snapshot(snapshot.config, channels, snapshot.tokens, snapshot.prices)
+    sink, row = await stage.ask(surface=EMBEDDINGS, input="hello")
+    assert (sink.status, orjson.loads(sink.body)["error"]["code"]) == (400, "unsupported_endpoint")
+    assert row == {}

@@ -13,10 +13,11 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from newapi_proxy.errors import Unsupported, UpstreamFailure
-from newapi_proxy.ir.ask import Ask, Media
+from newapi_proxy.ir.ask import Ask, Kind, Media
 from newapi_proxy.ir.events import Event
 from newapi_proxy.ir.suffix import Named
 from newapi_proxy.secret import Secret
+from newapi_proxy.wire import sse
 from newapi_proxy.wire.sse import Frame
 from newapi_proxy.wire.tree import Document
 
@@ -98,7 +99,7 @@ class Reader(Protocol):
 
 
 class Dialect(Protocol):
-    """A provider's ability for chat in one wire format."""
+    """A provider's ability for one kind of endpoint in one wire format."""
 
     @property
     def dialect(self) -> str:
@@ -128,6 +129,41 @@ class Dialect(Protocol):
     def failure(self, status: int, headers: Headers, body: bytes) -> UpstreamFailure:
         """The provider's error in our terms; `upstream_status` is `status`."""
         ...
+
+
+def every(model: str) -> bool:
+    """An endpoint for all of a provider's models."""
+    return True
+
+
+class Mute:
+    """A Reader for what is never streamed: hears nothing, so that a stream of it is an empty answer."""
+
+    def __init__(self, ask: Ask) -> None:
+        """Nothing of the ask matters."""
+
+    def read(self, frame: Frame) -> Iterable[Event]:
+        """See Reader."""
+        return ()
+
+    def close(self) -> Iterable[Event]:
+        """See Reader."""
+        return ()
+
+
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """A Dialect of another kind than chat, as a table of pure functions; see there for what each is given and gives.
+
+    A kind that is never streamed leaves `frames` and `reader` as they are.
+    """
+
+    dialect: str
+    request: Callable[[Ask, Target], Outgoing]
+    answer: Callable[[Ask, Document], Sequence[Event]]
+    failure: Callable[[int, Headers, bytes], UpstreamFailure]
+    serves: Callable[[str], bool] = every
+    frames: Callable[[], Decoder] = sse.Decoder
+    reader: Callable[[Ask], Reader] = Mute
 
 
 class Counting(Protocol):
@@ -185,12 +221,12 @@ class Adapter(msgspec.Struct, frozen=True, kw_only=True):
     """What a provider is. A slot that is empty is the whole story of "not supported".
 
     `numbers`: channel numbers in New API's database. `chat`: dialects in order of preference, the client's own wins
-    where it is among them. `by_bytes`: whether a medium that the client gave as a URL must reach this upstream model
-    as bytes. `suffixes`: a requested name that says how to reason, taken apart (ir.suffix; decision 15). `credential`:
-    how the key becomes a token, where it must. `key_fault`: what is wrong with a key, for who checks a configuration;
-    it does not quote the key. `uploads`: how media become files of the provider's own, where they must. `tuned`: `chat`
-    for a channel's options, where they say how to read answers. `retry_400`: the inherited rule for channel number 14
-    (relay-and-billing 4.5).
+    where it is among them; beside it one slot for each other kind of endpoint. `by_bytes`: whether a medium that the
+    client gave as a URL must reach this upstream model as bytes. `suffixes`: a requested name that says how to reason,
+    taken apart (ir.suffix; decision 15). `credential`: how the key becomes a token, where it must. `key_fault`: what is
+    wrong with a key, for who checks a configuration; it does not quote the key. `uploads`: how media become files of
+    the provider's own, where they must. `tuned`: `chat` for a channel's options, where they say how to read answers.
+    `retry_400`: the inherited rule for channel number 14 (relay-and-billing 4.5).
     """
 
     name: str
@@ -199,6 +235,12 @@ class Adapter(msgspec.Struct, frozen=True, kw_only=True):
     key_required: bool = True
     options: type[Options] = Options
     chat: tuple[Dialect, ...] = ()
+    embeddings: Dialect | None = None
+    rerank: Dialect | None = None
+    moderations: Dialect | None = None
+    images: Dialect | None = None
+    speech: Dialect | None = None
+    transcription: Dialect | None = None
     counting: Counting | None = None
     local: Local | None = None
     by_bytes: Callable[[Media, str], bool] | None = None
@@ -212,8 +254,11 @@ class Adapter(msgspec.Struct, frozen=True, kw_only=True):
     owner: str = UNOWNED  # `owned_by` in model lists
 
 
-def speaks(adapter: Adapter, dialect: str, model: str) -> Dialect | None:
+def speaks(adapter: Adapter, dialect: str, model: str, kind: Kind = "chat") -> Dialect | None:
     """The dialect to use for this client's dialect and upstream model: its own where the provider has it."""
+    if kind != "chat":
+        only: Dialect | None = getattr(adapter, kind)  # the slots have the kinds' names
+        return only if only is not None and only.serves(model) else None
     first: Dialect | None = None
     for one in adapter.chat:
         if one.serves(model):

@@ -12,7 +12,13 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from newapi_proxy.adapters import _failures, _openai_completions, _openai_models, _openai_responses
+from newapi_proxy.adapters import (
+    _failures,
+    _openai_completions,
+    _openai_endpoints,
+    _openai_models,
+    _openai_responses,
+)
 from newapi_proxy.adapters._inlining import inlined_parts
 from newapi_proxy.adapters._openai_build import Replay, build, effort, listed
 from newapi_proxy.adapters._openai_draft import (
@@ -257,6 +263,7 @@ def compatible(
         base_url=base_url,
         options=Options,
         chat=(first, *_native(name, first), *_legacy(name, first)),
+        **_openai_endpoints.beside(name, first.auth, first.quirks.headers, first.failed),
         by_bytes=file_urls,
         suffixes=suffixes,
         owner=owner or name,

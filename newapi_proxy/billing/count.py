@@ -46,7 +46,8 @@ def prompt(ask: Ask, model: str | None = None, *, count_images: bool = True) -> 
     """
     name = model or ask.model
     if not ask.turns:
-        return inputs(ask.tree.get("input", ask.tree.get("prompt")), name)
+        said = ask.tree.get("input", ask.tree.get("prompt")) if ask.texts is None else ask.texts
+        return inputs(said, name)
     family = encodings.family(name)
     media = sum(images.tokens(part, name, sized=count_images) for turn in ask.turns for part in _media(turn))
     if family.formula:
@@ -74,9 +75,9 @@ def inputs(value: Any, model: str) -> int:
             return 0
         case str():
             return tokens(value, encodings.encoding(model))
-        case list() if all(type(item) is int for item in value):
+        case list() | tuple() if all(type(item) is int for item in value):
             return len(value)
-        case list():
+        case list() | tuple():
             return sum(inputs(item, model) for item in value)
         case _:
             return tokens(tree.dumps(value), encodings.encoding(model))

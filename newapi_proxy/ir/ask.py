@@ -8,11 +8,15 @@ so that unknown fields arrive unchanged at any depth; nobody changes `tree` itse
 from __future__ import annotations
 
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import Any, Literal
 
 import msgspec
 
+from newapi_proxy.ir.matter import Matter
+
 Tree = dict[str, Any]
+Kind = Literal["chat", "embeddings", "rerank", "moderations", "images", "speech", "transcription"]
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
@@ -179,7 +183,7 @@ class Controls(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True):
-    """One chat request.
+    """One request: a chat, or of another `kind`, whose own fields stand in `matter`.
 
     `dialect` names the surface's wire format; a provider dialect equal to it is the same family. `usage_wanted`: the
     client asked for a usage chunk. `legacy_functions`: it spoke `functions` and wants `function_call` back.
@@ -187,6 +191,10 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     belong to the dialect (lower case: anthropic-beta, anthropic-version). `size`: bytes of the body. `fetched`: some
     media named by URL have their bytes now, which the tree has not. `own`: dotted paths of what no other format has a
     like of; providers of other formats refuse them.
+
+    Of kinds without turns: `texts` is what is counted where upstream tells no usage (text, token numbers, lists of
+    them), `calls` how often a price per call is due (pictures and their size), `answer_type` the content type of a
+    whole answer that is no JSON.
     """
 
     dialect: str
@@ -205,6 +213,11 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     headers: Mapping[str, str] = {}
     fetched: bool = False
     own: tuple[str, ...] = ()
+    kind: Kind = "chat"
+    matter: Matter = None
+    texts: Any = None
+    calls: int | Fraction = 1
+    answer_type: str = ""
 
     def leading(self) -> int:
         """How many turns at the start are system or developer turns."""

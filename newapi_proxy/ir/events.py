@@ -12,6 +12,7 @@ from typing import Any, Literal
 import msgspec
 
 from newapi_proxy.errors import UpstreamFailure
+from newapi_proxy.ir.matter import Ranked, Vector
 from newapi_proxy.ir.usage import Usage
 
 Finish = Literal["stop", "length", "tool_calls", "content_filter", "refusal", "pause", "error", "context_overflow"]
@@ -112,6 +113,12 @@ class LogProbs(msgspec.Struct, frozen=True):
     choice: int = 0
 
 
+class Yielded(msgspec.Struct, frozen=True):
+    """A piece of what another kind than chat gives: a vector, a document's rank …"""
+
+    item: Vector | Ranked
+
+
 class Finished(msgspec.Struct, frozen=True):
     """A choice ended. `native` is upstream's own word, `detail` its explanation (a refusal's text)."""
 
@@ -156,6 +163,7 @@ Event = (
     | Block
     | Picture
     | LogProbs
+    | Yielded
     | Finished
     | Metered
     | Failed
@@ -163,7 +171,18 @@ Event = (
     | Skipped
 )
 
-CONTENT = (TextDelta, ReasoningDelta, ReasoningSealed, RefusalDelta, CallStarted, Cited, Block, Picture, Finished)
+CONTENT = (
+    TextDelta,
+    ReasoningDelta,
+    ReasoningSealed,
+    RefusalDelta,
+    CallStarted,
+    Cited,
+    Block,
+    Picture,
+    Yielded,
+    Finished,
+)
 
 
 def is_content(event: Event) -> bool:
@@ -225,7 +244,7 @@ def fold(events: Iterable[Event]) -> Answer:
                 answer.usage = usage
             case Failed(failure=failure):
                 answer.failure = failure
-            case Skipped() | Ended():
+            case Skipped() | Ended() | Yielded():
                 pass
             case _:
                 _fold_into(answer.choices.setdefault(event.choice, Alternative()), event)

@@ -8,6 +8,7 @@ output, reasoning included. The rest are parts of these two. Numbers from upstre
 from __future__ import annotations
 
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import Any, Final, Literal
 
 import msgspec
@@ -20,7 +21,8 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens of one request.
 
     `cache_write` are 5-minute (or unspecified) cache writes, `cache_write_1h` the 1-hour ones. `others` are
-    sub-inferences billed beside this one, each at its own model's price (Anthropic compaction, advisor).
+    sub-inferences billed beside this one, each at its own model's price (Anthropic compaction, advisor). `calls`: how
+    often a price per call is due, where the answer says it (pictures made, searches); None: as asked.
     """
 
     prompt: int = 0
@@ -37,6 +39,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     rejected_prediction: int = 0
     server_tools: Mapping[str, int] = {}
     others: tuple[tuple[str, Usage], ...] = ()
+    calls: int | Fraction | None = None
     source: Source = "upstream"
 
     @property

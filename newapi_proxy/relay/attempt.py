@@ -64,7 +64,7 @@ def prepare(candidate: Candidate, ask: Ask, given: Given, granted: str = "") -> 
     model = channel.upstream_model(ask.model)
     if channel.thinking is not None:
         ask = msgspec.structs.replace(ask, controls=wished(ask.controls, channel.thinking))
-    dialect = speaks(channel.adapter, ask.dialect, model)
+    dialect = speaks(channel.adapter, ask.dialect, model, ask.kind)
     if dialect is None:
         raise Unsupported(f"No format of channel type {channel.adapter.name} serves {model}.", "model")
     target = Target(
@@ -90,7 +90,7 @@ def prepare(candidate: Candidate, ask: Ask, given: Given, granted: str = "") -> 
         rename=model != ask.model or channel.adapter.aliases,
         thinking_to_content=channel.options.thinking_to_content,
     )
-    if channel.options.think_tags:
+    if channel.options.think_tags and ask.kind == "chat":
         dialect = Tagged(dialect)
     return Prepared(candidate, dialect, _finished(outgoing, channel), face, model, ask, target)
 

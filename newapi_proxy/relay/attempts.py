@@ -153,8 +153,10 @@ class Attempts:
         """The status goes out: with the first content, or with the first keep-alive."""
         if not self._sink.started:
             given = self._given
-            typed = ("content-type", given.surface.stream_type(given.ask))
-            self._sink.start(200, [typed, *self.dropped()])
+            kind = given.surface.stream_type(given.ask)
+            if not kind and self._incoming is not None:
+                kind = self._incoming.headers.get("content-type", "application/octet-stream")
+            self._sink.start(200, [("content-type", kind), *self.dropped()])
 
     def _commit(self) -> None:
         self._begin()

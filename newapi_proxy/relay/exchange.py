@@ -34,7 +34,7 @@ GONE: Final = 499  # the log's status for a client that left before any answer
 async def chat(
     house: House, visit: Visit, surface: Surface, body: bytes, headers: Mapping[str, str], sink: Sink
 ) -> None:
-    """Answers one chat request through the sink and accounts for it; never raises a ProxyError.
+    """Answers one request, of whatever kind, through the sink and accounts for it; never raises a ProxyError.
 
     `visit.token` is the caller's key; header names are lower case.
     """
@@ -81,7 +81,7 @@ def reject(house: House, visit: Visit, surface: Surface, sink: Sink, error: Prox
 
 async def _answer(house: House, given: Given, sink: Sink, record: Record, attempts: Attempts) -> None:
     plan = _plan(house, given)
-    amount = max(hold_amount(given.ask, price, given.ratio) for price in _prices(given))
+    amount = max(hold_amount(given.ask, price, given.ratio, calls=given.ask.calls) for price in _prices(given))
     hold = _hold(house, given, amount)
     async with Held(house.db, hold) as held:
         outcome = await attempts.run(plan)
@@ -137,11 +137,19 @@ def _plan(house: House, given: Given) -> Plan:
 
     def serves(channel: Channel) -> bool:
         model = channel.upstream_model(ask.model)
-        if speaks(channel.adapter, ask.dialect, model) is None:
+        if speaks(channel.adapter, ask.dialect, model, ask.kind) is None:
             return False
         return ask.count_only or find(ask.model, model) is not None
 
-    return Plan(tiers, house.turns, house.health.usable, serves)
+    plan = Plan(tiers, house.turns, house.health.usable, serves)
+    if plan.empty and ask.kind != "chat":
+        _prices(given)  # a price that is missing is the plainer word
+        raise ClientError(
+            f"No channel of the model {ask.model} has an endpoint for {ask.kind}.",
+            code="unsupported_endpoint",
+            param="model",
+        )
+    return plan
 
 
 def _prices(given: Given) -> list[Price]:
@@ -216,7 +224,10 @@ def _deliver(given: Given, sink: Sink, record: Record, attempts: Attempts, serve
     else:
         body = surface.answer(given.ask, prepared.face, served.events, usage)
     record.first_byte()
-    sink.whole(200, attempts.dropped(), body)
+    headers = attempts.dropped()
+    if given.ask.answer_type:
+        headers.append(("content-type", given.ask.answer_type))
+    sink.whole(200, headers, body)
 
 
 def _tell(

@@ -110,6 +110,11 @@ class Plan:
         self._picks -= 1
 
     @property
+    def empty(self) -> bool:
+        """Whether no channel serves the request, healthy or not."""
+        return not any(self._tiers)
+
+    @property
     def resting(self) -> bool:
         """Whether, after `next` gave none, there are pairs that were only held back for now."""
         return any(

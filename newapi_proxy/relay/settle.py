@@ -132,7 +132,8 @@ async def bill(given: Given, served: Served, end: policy.End, price: Price) -> B
             usage = policy.topped(usage, await _delivered(served))
     else:
         usage = await _counted(given, served)
-    return Bill(usage, line(usage), price, charge(usage, price, given.ratio, given.snapshot.prices.find))
+    calls = given.ask.calls if usage.calls is None else usage.calls
+    return Bill(usage, line(usage), price, charge(usage, price, given.ratio, given.snapshot.prices.find, calls=calls))
 
 
 async def _completed(given: Given, served: Served, usage: Usage) -> Usage:

@@ -8,6 +8,7 @@ from newapi_proxy.surfaces import gemini
 from newapi_proxy.surfaces.anthropic import COUNT, MESSAGES
 from newapi_proxy.surfaces.base import Surface
 from newapi_proxy.surfaces.completions import COMPLETIONS
+from newapi_proxy.surfaces.embeddings import EMBEDDINGS
 from newapi_proxy.surfaces.openai_chat import CHAT
 from newapi_proxy.surfaces.responses import INPUT_TOKENS, RESPONSES
 
@@ -20,6 +21,8 @@ SURFACES: Final[dict[str, Surface]] = {
     "/v1/completions": COMPLETIONS,
     "/v1/engines/{model}/chat/completions": CHAT,
     "/v1/engines/{model}/completions": COMPLETIONS,
+    "/v1/embeddings": EMBEDDINGS,
+    "/v1/engines/{model}/embeddings": EMBEDDINGS,
     "/v1beta/models/{model}:generateContent": gemini.GENERATE,
     "/v1beta/models/{model}:streamGenerateContent": gemini.STREAM,
     "/v1beta/models/{model}:countTokens": gemini.COUNT,

@@ -16,6 +16,7 @@ from newapi_proxy.surfaces._openai_fields import (
     bad,
     flag_in,
     list_of,
+    model_in,
     number_in,
     object_in,
     object_of,
@@ -23,7 +24,6 @@ from newapi_proxy.surfaces._openai_fields import (
     text_of,
     whole_in,
 )
-from newapi_proxy.surfaces.base import LONGEST_MODEL
 from newapi_proxy.wire import tree
 
 DIALECT: Final = "openai.completions"
@@ -49,7 +49,7 @@ def read(body: bytes, model: str) -> Ask:
     sent = tree.read(body)
     if model and not sent.get("model"):
         sent = {**sent, "model": model}
-    model = _model(sent)
+    model = model_in(sent)
     prompts = _prompts(sent.get("prompt"))
     stream = flag_in(sent, "stream") or False
     single = prompts[0] if len(prompts) == 1 and type(prompts[0]) is str else None
@@ -85,15 +85,6 @@ def read(body: bytes, model: str) -> Ask:
 def _turn(prompt: str) -> Turn:
     """The prompt as others are told it: one user's message, no system text (A.2)."""
     return Turn(role="user", parts=(Text(text=prompt, path="prompt"),), plain=True, path="prompt")
-
-
-def _model(sent: Node) -> str:
-    model = text_in(sent, "model")
-    if not model:
-        raise bad("model is required", "model")
-    if len(model) > LONGEST_MODEL:
-        raise bad(f"model must not be longer than {LONGEST_MODEL} characters.", "model")
-    return model
 
 
 def _prompts(value: Any) -> list[Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from newapi_proxy.errors import ClientError
 from newapi_proxy.ir.ask import CacheMark
+from newapi_proxy.surfaces.base import LONGEST_MODEL
 
 Node = dict[str, Any]
 
@@ -81,6 +82,16 @@ def object_in(node: Node, name: str, path: str = "") -> Node | None:
     """The object under the name, None where there is none or null."""
     value = node.get(name)
     return None if value is None else object_of(value, f"{path}{name}")
+
+
+def model_in(sent: Node) -> str:
+    """The name of the model that is asked for."""
+    model = text_in(sent, "model")
+    if not model:
+        raise bad("model is required", "model")
+    if len(model) > LONGEST_MODEL:
+        raise bad(f"model must not be longer than {LONGEST_MODEL} characters.", "model")
+    return model
 
 
 def cache_in(node: Node, path: str) -> CacheMark | None:

@@ -18,6 +18,7 @@ from newapi_proxy.surfaces._openai_fields import (
     cache_in,
     flag_in,
     list_of,
+    model_in,
     number_in,
     object_in,
     object_of,
@@ -25,7 +26,6 @@ from newapi_proxy.surfaces._openai_fields import (
     text_of,
     whole_in,
 )
-from newapi_proxy.surfaces.base import LONGEST_MODEL
 from newapi_proxy.wire import tree
 
 DIALECT: Final = "openai-chat"
@@ -82,7 +82,7 @@ def read(body: bytes, path_model: str = "") -> Ask:
     sent = tree.read(body)
     if path_model and not sent.get("model"):
         sent = {**sent, "model": path_model}
-    model = _model(sent)
+    model = model_in(sent)
     messages = sent.get("messages")
     if not messages:
         raise bad("field messages is required", "messages")
@@ -121,15 +121,6 @@ def read(body: bytes, path_model: str = "") -> Ask:
         legacy_functions=legacy,
         unknown=unknown,
     )
-
-
-def _model(sent: Node) -> str:
-    model = text_in(sent, "model")
-    if not model:
-        raise bad("model is required", "model")
-    if len(model) > LONGEST_MODEL:
-        raise bad(f"model must not be longer than {LONGEST_MODEL} characters.", "model")
-    return model
 
 
 def _rest(sent: Node) -> tuple[dict[str, Any], tuple[str, ...]]:

@@ -85,7 +85,7 @@ class Surface(Protocol):
         ...
 
     def stream_type(self, ask: Ask) -> str:
-        """The content type of a streamed answer."""
+        """The content type of a streamed answer; "": upstream's own."""
         ...
 
     def read(self, body: bytes, headers: Mapping[str, str]) -> Ask:

@@ -1,0 +1,55 @@
+"""What requests of other kinds than chat ask for, and what their answers hold. Knows no dialect.
+
+Source: provider-translation A.3, A.5; tasks-and-accounts 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+Tree = dict[str, Any]
+
+
+class Embed(msgspec.Struct, frozen=True, kw_only=True):
+    """Texts, lists of token numbers, or objects of some server's own, to be made vectors.
+
+    `base64`: how the client wants those written.
+    """
+
+    inputs: tuple[str | tuple[int, ...] | Tree, ...]
+    dimensions: int | None = None
+    base64: bool = False
+
+
+class Rerank(msgspec.Struct, frozen=True, kw_only=True):
+    """Documents to be put in order of their bearing on a query.
+
+    `documents` are the texts, `sent` the same as the client sent them. `top_n` None: all of them.
+    """
+
+    query: str
+    documents: tuple[str, ...]
+    sent: tuple[str | Tree, ...]
+    top_n: int | None = None
+    return_documents: bool = False
+
+
+Matter = Embed | Rerank | None
+
+
+class Vector(msgspec.Struct, frozen=True):
+    """One input's vector: numbers, or little-endian float32 as base64."""
+
+    values: Sequence[float] | str
+    index: int
+
+
+class Ranked(msgspec.Struct, frozen=True):
+    """One document's place in the order: its index in the request. `document` as upstream gave it back."""
+
+    index: int
+    score: float
+    document: str | Tree | None = None

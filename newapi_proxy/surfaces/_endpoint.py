@@ -1,0 +1,74 @@
+"""A surface of another kind than chat, as a record of functions: what most of them share stands here as defaults.
+
+Knows OpenAI's error envelope, nothing of what any kind says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import msgspec
+
+from newapi_proxy.errors import ProxyError
+from newapi_proxy.ir.ask import Ask
+from newapi_proxy.ir.events import Event
+from newapi_proxy.ir.usage import Usage
+from newapi_proxy.surfaces import _openai_shapes as shapes
+from newapi_proxy.surfaces.base import EVENT_STREAM, Face, Passer, Writer
+from newapi_proxy.wire import sse, tree
+from newapi_proxy.wire.sse import Frame
+from newapi_proxy.wire.tree import Document
+
+
+def failure(error: ProxyError, request_id: str) -> bytes:
+    """The error envelope with the request id in its message."""
+    return tree.encode(shapes.error_tree(error, request_id))
+
+
+def status(error: ProxyError) -> int:
+    """The error's own status."""
+    return error.status
+
+
+def count(tokens: int) -> bytes:
+    """No such endpoint beside these kinds; the bare number under the name their usage has."""
+    return tree.encode({"prompt_tokens": tokens})
+
+
+class Silent:
+    """Writer and Passer of a kind that is never streamed: only an error could be said."""
+
+    def __init__(self, ask: Ask, face: Face) -> None:
+        """Nothing of either matters."""
+
+    def feed(self, event: Event) -> bytes:
+        """See Writer."""
+        return b""
+
+    def frame(self, frame: Frame, events: Sequence[Event]) -> bytes:
+        """See Passer."""
+        return b""
+
+    def close(self, usage: Usage) -> bytes:
+        """See Writer and Passer."""
+        return b""
+
+    def fail(self, error: ProxyError, request_id: str) -> bytes:
+        """See Writer and Passer."""
+        return shapes.error_frame(error, request_id)
+
+
+class EndpointSurface(msgspec.Struct, frozen=True, kw_only=True):
+    """See surfaces.base.Surface for what each function is given and gives; a kind that streams names them all."""
+
+    dialect: str
+    read: Callable[[bytes, Mapping[str, str]], Ask]
+    answer: Callable[[Ask, Face, Iterable[Event], Usage], bytes]
+    same: Callable[[Ask, Face, Document, Usage], bytes]
+    writer: Callable[[Ask, Face], Writer] = Silent
+    passer: Callable[[Ask, Face], Passer] = Silent
+    keepalive: Callable[[Ask], bytes] = lambda ask: sse.PING
+    stream_type: Callable[[Ask], str] = lambda ask: EVENT_STREAM
+    failure: Callable[[ProxyError, str], bytes] = failure
+    status: Callable[[ProxyError], int] = status
+    count: Callable[[int], bytes] = count
