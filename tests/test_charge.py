@@ -7,21 +7,23 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from newapi_proxy.billing import builtin
-from newapi_proxy.billing.charge import Charge, amount, charge, hold_amount, pictures, told, usd
-from newapi_proxy.billing.prices import SCALE, Price, book, per_picture
+from newapi_proxy.billing.charge import Charge, amount, charge, hold_amount, told, usd
+from newapi_proxy.billing.pieces import priced as covers
+from newapi_proxy.billing.prices import SCALE, Price, book
 from newapi_proxy.ir.ask import Ask, Controls, Media, Text, ToolResult, Turn
-from newapi_proxy.ir.usage import Usage
+from newapi_proxy.ir.usage import Pieces, Usage
 
 ONE = Decimal(1)
 
 
 def priced(row: dict[str, Any] | None = None, name: str = "m", **ratios: Any) -> Price:
-    found = book({name: row} if row else None, {table: {name: value} for table, value in ratios.items()}).find(name)
+    found = book({name: row} if row else None, {table: {name: value} for table, value in ratios.items()}).sold(name)
     assert found is not None
     return found
 
@@ -55,17 +57,120 @@ def test_claude_costs_the_same_through_every_surface() -> None:
     assert units(Usage(prompt=1300, completion=50, cache_read=1000, cache_write=200), sonnet) == 1050
 
 
+def drawn(count: int, size: str = "", quality: str = "") -> Usage:
+    return Usage(pieces=Pieces(pictures=count, size=size, quality=quality), source="counted")
+
+
+def spoken(text: str) -> Usage:
+    return Usage(pieces=Pieces(characters=len(text)), source="counted")
+
+
+def heard(milliseconds: int, **counts: int) -> Usage:
+    return Usage(pieces=Pieces(milliseconds=milliseconds), source="upstream" if counts else "counted", **counts)
+
+
 def test_picture_vectors() -> None:
     """Relay-and-billing 5.14: size, quality and number multiply the price of a picture."""
-    dalle = book().find("dall-e-3")
+    dalle = book().sold("dall-e-3")
     assert dalle is not None
-    shown = Usage(source="counted")
-    one = pictures("dall-e-3", "1024x1024", "standard", 1)
-    two = pictures("dall-e-3", "1792x1024", "hd", 2)
-    assert charge(shown, dalle, ONE, calls=one).units == 20_000
-    assert charge(shown, dalle, ONE, calls=two).units == 120_000
-    small = per_picture(priced(model_ratio=8))
-    assert charge(shown, small, ONE, calls=pictures("m", "256x256", None, 1)).units == 4000
+    assert units(drawn(1, "1024x1024", "standard"), dalle) == 20_000
+    assert units(drawn(2, "1792x1024", "hd"), dalle) == 120_000
+    assert units(drawn(1, "1024x1024", "hd"), dalle) == 40_000
+    assert units(drawn(1, "256x256"), priced(model_ratio=8)) == 4000
+    assert units(drawn(1), priced(model_ratio=16)) == 20_000
+
+
+def test_pictures_cost_by_size_and_quality_as_the_row_says() -> None:
+    """The most exact name wins, then the size, then the quality; the rest has the row's price and multipliers."""
+    named = {"1024x1024": 0.02, "high": 0.1, "1536x1024 high": 0.25}
+    found = priced({"image": 0.04, "images": named})
+    assert units(drawn(1, "1536x1024", "high"), found) == 125_000
+    assert units(drawn(3, "1024x1024", "high"), found) == 30_000
+    assert units(drawn(1, "1536x1024", "medium"), found) == 20_000
+    assert units(drawn(1, "1024x1536", "high"), found) == 50_000
+    assert units(drawn(1, "512x512"), found) == 9_000
+    assert units(drawn(1, "512x512"), priced({"images": named})) == 125_000
+
+
+def test_only_pictures_that_came_cost() -> None:
+    """None came: nothing is charged, whatever the form of the price; tokens that upstream counted are charged."""
+    for row in ({"image": 1}, {"call": 1}, {"input": 1}):
+        assert units(drawn(0), priced(row)) == 0
+    tokens = Usage(prompt=50, completion=4160, image_out=4160, pieces=Pieces(pictures=1, quality="high"))
+    assert units(tokens, priced({"input": 5, "output": 10, "image_output": 40})) == 125 + 83_200
+    assert units(tokens, priced({"input": 5, "image": 0.04})) == 20_000
+
+
+def test_speech_costs_by_its_characters() -> None:
+    """USD per million characters; New API's `tts` models price a character as a token; a call price is one price."""
+    assert units(spoken("x" * 1000), priced({"characters": 15})) == 7500
+    found = book().sold("tts-1")
+    assert found is not None
+    assert units(spoken("grüße"), found) == 38  # 37.5
+    assert units(spoken("x" * 1000), priced({"call": 0.002})) == 1000
+    assert units(spoken("x" * 1000), priced({"input": 2})) == 1000
+    assert units(Usage(prompt=250, pieces=Pieces(characters=1000)), priced({"input": 2})) == 250
+
+
+def test_sound_costs_by_its_length() -> None:
+    """By the second begun; a token price counts a thousand tokens a minute (relay-and-billing 5.10)."""
+    assert units(heard(30_000), priced({"minute": 0.006})) == 1500
+    assert units(heard(29_001), priced({"minute": 0.006})) == 1500
+    assert units(heard(30_000), priced({"second": 0.0001})) == 1500
+    whisper = book().sold("whisper-1")
+    assert whisper is not None
+    assert [units(heard(ms), whisper) for ms in (1000, 30_000, 61_200)] == [17 * 15, 500 * 15, 1033 * 15]
+    assert units(heard(30_000, prompt=10, audio_in=8, completion=4), priced({"input": 2, "output": 4})) == 18
+
+
+def test_a_price_by_the_piece_covers_only_its_kind() -> None:
+    """A chat at a price per picture is refused, and so is speech; with a token price beside it both run."""
+    only = priced({"image": 0.04})
+    assert not only.general
+    assert covers(drawn(1).pieces or Pieces(), only)
+    assert not covers(Pieces(characters=5), only)
+    assert covers(Pieces(characters=5), priced({"image": 0.04, "input": 1}))
+
+
+@pytest.mark.parametrize(
+    ("pieces", "row", "units_held"),
+    [
+        (Pieces(pictures=2, size="1792x1024", quality="hd"), {"image": 0.04}, 80_000),
+        (Pieces(characters=1000), {"characters": 15}, 7500),
+        (Pieces(characters=1000), {"input": 2}, 1000),
+        (Pieces(milliseconds=30_000), {"minute": 0.006}, 1500),
+        (Pieces(milliseconds=30_000), {"input": 2}, 500),
+        (Pieces(pictures=1, size="1024x1024", quality="low"), {"input": 5, "image_output": 40}, 5460),
+        (Pieces(pictures=1, size="1024x1536"), {"input": 5, "image_output": 40}, 124_820),
+        (Pieces(milliseconds=1), {"minute": 0}, 0),
+    ],
+)
+def test_pieces_are_held_before(pieces: Pieces, row: dict[str, Any], units_held: int) -> None:
+    """What is asked for is held as it will be charged, tokens of pictures at the most that they can be."""
+    ask = msgspec.structs.replace(asked(10**7), pieces=pieces, texts="a cat on a mat")
+    assert hold_amount(ask, priced(row), ONE) == units_held
+
+
+def test_what_is_counted_here_is_only_text() -> None:
+    """Counted tokens price a text to be spoken; pictures and sound cost as the reference has it, not their prompt."""
+    found = priced({"input": 2})
+    assert units(Usage(prompt=250, pieces=Pieces(characters=1000), source="counted"), found) == 250
+    assert units(Usage(prompt=250, pieces=Pieces(milliseconds=60_000), source="counted"), found) == 1000
+    assert units(Usage(prompt=250, pieces=Pieces(pictures=1), source="counted"), found) == 1250
+
+
+def test_long_prompts_have_their_tier() -> None:
+    """Above its bound the whole request has the tier's rates; what a tier leaves out rises as its input does."""
+    row = {"input": 1.25, "output": 10, "tiers": [{"above": 200_000, "input": 2.5, "output": 15}]}
+    found = priced(row, cache_ratio=0.1)
+    assert units(Usage(prompt=200_000, completion=100), found) == 125_000 + 500
+    assert units(Usage(prompt=200_001, completion=100), found) == 250_001 + 750
+    assert units(Usage(prompt=300_000, cache_read=300_000), found) == 37_500
+    two = priced({"input": 1, "tiers": [{"above": 10, "input": 2}, {"above": 100, "input": 3}]})
+    assert [units(Usage(prompt=count), two) for count in (10, 100, 101)] == [5, 100, 152]
+    made = charge(Usage(prompt=101), two, ONE)
+    assert told(made.steps)[0] == "more than 100 tokens of prompt: that tier's rates"
+    assert hold_amount(asked(3 * 200_010, 100), found, ONE) == -(-(200_011 * 125 + 100 * 750) // 100)
 
 
 def test_steps_explain_the_sum() -> None:

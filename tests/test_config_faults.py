@@ -136,7 +136,20 @@ CASES = {
     "empty price": ("prices: {m: {}}\n", "config.yaml:1:13: prices.m: says no price; a free model is {call: 0}"),
     "two prices": (
         "prices: {gpt-4.1: {call: 1, input: 2}}\n",
-        'config.yaml:1:26: prices["gpt-4.1"].call: a price per call excludes prices per token',
+        'config.yaml:1:26: prices["gpt-4.1"].call: a price per call excludes every other',
+    ),
+    "negative tier": (
+        "prices: {m: {input: 2, tiers: [{above: 9, input: -1}]}}\n",
+        "config.yaml:1:50: prices.m.tiers[0].input: is negative",
+    ),
+    "tiers without a base": (
+        "prices: {m: {output: 2, tiers: [{above: 9, input: 1}]}}\n",
+        "config.yaml:1:32: prices.m.tiers: needs an input price for shorter prompts",
+    ),
+    "negative picture": ("prices: {m: {images: {hd: -2}}}\n", "config.yaml:1:27: prices.m.images.hd: is negative"),
+    "two lengths": (
+        "prices: {m: {second: 1, minute: 1}}\n",
+        "config.yaml:1:22: prices.m.second: and minute exclude each other",
     ),
     "negative price": ("prices: {m: {input: -2}}\n", "config.yaml:1:21: prices.m.input: is negative"),
     # channels

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from newapi_proxy.billing import builtin
 from newapi_proxy.billing.matching import EXACT, Names
-from newapi_proxy.billing.prices import MOST_KNOWN, SCALE, Price, book, exact, per_picture
+from newapi_proxy.billing.prices import MOST_KNOWN, SCALE, Price, book, exact
 from newapi_proxy.cli import prices as command
 
 
@@ -186,13 +186,30 @@ def test_tools_have_prices_of_their_own() -> None:
     assert prices.find("tool:unheard-of:gpt-4o") is None
 
 
-def test_the_version_changes_with_the_tables_only() -> None:
+def test_the_version_of_the_tables_changes_with_them_only() -> None:
     """Equal tables have equal versions whatever their order; any changed number changes it."""
     one = book({"a": {"input": 1}, "b": {"input": 2}}, None, {"vip": 0.8})
     same = book({"b": {"input": 2}, "a": {"input": 1}}, None, {"vip": Decimal("0.8")})
     assert one.version == same.version
     others = [book({"a": {"input": 1}}), book(), book(None, {"model_ratio": {"a": 1}}), book(None, None, {"vip": 1})]
     assert len({one.version, *(other.version for other in others)}) == 5
+
+
+def version(row: dict[str, object], **more: dict[str, object]) -> str:
+    found = book({"a": row, **more}).sold("a")
+    assert found is not None
+    return found.version_key
+
+
+def test_the_version_of_a_price_changes_with_its_rates_only() -> None:
+    """The same price has the same version, whatever else the tables say; any other rate, piece or tier another."""
+    tiers = [{"above": 10, "input": 2}]
+    rows: list[dict[str, object]] = [
+        *({"input": 1}, {"input": 2}, {"input": 1, "cache_read": 0.5}, {"input": 1, "tiers": tiers}, {"call": 1}),
+        *({"image": 1}, {"image": 1, "images": {"hd": 2}}, {"characters": 1}, {"minute": 1}),
+    ]
+    assert version({"input": 1}) == version({"input": 1.0, "output": 1}, b={"input": 9})
+    assert len({version(row) for row in rows}) == len(rows)
 
 
 def test_the_memo_is_bounded() -> None:
@@ -208,17 +225,6 @@ def test_an_unknown_group_counts_once() -> None:
     """A group that no table names has the ratio 1."""
     prices = book(None, None, {"vip": 0.8})
     assert (prices.ratio("vip"), prices.ratio("other")) == (Fraction(4, 5), Fraction(1))
-
-
-def test_a_token_price_becomes_a_picture_price() -> None:
-    """Ratio 16 is 0.04 USD a picture (relay-and-billing 5.9); a price per call stays."""
-    prices = book({"called": {"call": 0.5}}, {"model_ratio": {"m": 16}})
-    found, called = prices.find("m"), prices.find("called")
-    assert found is not None
-    assert called is not None
-    assert per_picture(found).call == 20_000 * SCALE
-    assert per_picture(found).usd == {"call": "0.04"}
-    assert per_picture(called) is called
 
 
 @given(st.text(alphabet="ab*", max_size=8), st.text(alphabet="ab", max_size=8))
@@ -246,7 +252,7 @@ def arguments(*words: str, config: Path | None = None) -> argparse.Namespace:
 
 
 def changed(old: dict[str, object], new: dict[str, object]) -> list[str]:
-    return list(command.changes(book(old), book(new)))
+    return [change.text for change in command.changes(book(old), book(new))]
 
 
 def test_diff_names_every_change() -> None:
@@ -260,12 +266,36 @@ def test_diff_names_every_change() -> None:
     assert "! b  output: $2 -> $9" in lines
     assert "+ d  $0.5 per call" in lines
     assert not any(" c " in line for line in lines)
-    assert lines[-1].startswith("3 changed: version ")
 
 
-def test_diff_of_nothing_says_so() -> None:
+def test_diff_sees_pieces_tiers_and_groups() -> None:
+    """What is sold by the piece, what long prompts cost and what groups pay is compared too."""
+    old, new = [{"above": 9, "input": 2}], [{"above": 9, "input": 3}]
+    lines = changed({"a": {"input": 1, "tiers": old}}, {"a": {"input": 1, "tiers": new}})
+    assert "~ a  input above 9: $2 -> $3" in lines
+    assert changed({"a": {"image": 1}}, {"a": {"image": 1, "images": {"hd": 3}}}) == ["! a  image hd: none -> $3"]
+    groups = list(command.changes(book(None, None, {"vip": 1}), book(None, None, {"vip": 0.4})))
+    assert [(change.text, change.jump) for change in groups] == [("! group vip  ratio: 1 -> 0.4", True)]
+
+
+def test_diff_of_nothing_is_empty() -> None:
     """Equal tables have nothing to tell."""
-    assert changed({"a": {"input": 1}}, {"a": {"input": 1}}) == ["nothing changes"]
+    assert changed({"a": {"input": 1}}, {"a": {"input": 1}}) == []
+
+
+def test_a_jump_must_be_confirmed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """More than doubled is exit 1 with its number told, unless --yes; a doubled price is none (demand B7)."""
+    old, double, more = (tmp_path / f"{name}.yaml" for name in ("old", "double", "more"))
+    for file, price in ((old, 1), (double, 2), (more, 2.5)):
+        file.write_text(f"prices: {{mine: {{input: {price}, output: 3}}}}\n")
+    assert command.run(arguments("diff", str(old), config=old)) == 0
+    assert capsys.readouterr().out == "nothing changes\n"
+    assert command.run(arguments("diff", str(double), config=old)) == 0
+    assert command.run(arguments("diff", str(more), config=old)) == 1
+    out, err = capsys.readouterr()
+    assert "! mine  input: $1 -> $2.5" in out
+    assert "more than doubled or halved (marked !): --yes if that is meant" in err
+    assert command.run(arguments("diff", str(more), "--yes", config=old)) == 0
 
 
 def test_show_says_where_a_price_comes_from(

@@ -10,29 +10,24 @@ from collections.abc import Callable, Iterable
 from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
+from newapi_proxy.billing import pieces as sold
 from newapi_proxy.billing.prices import SCALE, TOOL, UNITS_PER_USD, Price
 from newapi_proxy.ir.ask import Ask, Media, ToolResult
-from newapi_proxy.ir.usage import Usage, clamped
+from newapi_proxy.ir.usage import Pieces, Usage, clamped
 
 Ratio = Decimal | Fraction | int
 Find = Callable[[str], Price | None]
-# (what, how many, USD per million tokens or per call, exact quota units): how many is 0 where the line is no count.
+# (what, how many, USD per million tokens or for one, exact quota units): how many is 0 where the line is no count.
 Step = tuple[str, int, str, str]
 
 GUESS: Final = 4096  # output tokens held for a request that names no limit: few answers are longer
 # Tokens held for media by kind: (flat, payload characters per further token). Flat for images: no provider's usual
 # picture costs more; the others from sizes of ordinary recordings and documents.
 _MEDIA: Final = {"image": (1600, 0), "file": (1000, 16), "audio": (100, 500), "video": (1000, 500)}
-_SIZES: Final = {
-    "256x256": Fraction(2, 5),
-    "512x512": Fraction(9, 20),
-    "1024x1792": Fraction(2),
-    "1792x1024": Fraction(2),
-}
 
 
 class Charge(msgspec.Struct, frozen=True):
@@ -47,14 +42,17 @@ class Charge(msgspec.Struct, frozen=True):
 def charge(usage: Usage, price: Price, ratio: Ratio, find: Find | None = None, *, calls: int | Fraction = 1) -> Charge:
     """The charge for a usage.
 
-    A per-call price covers the whole request but its server tools; `calls` multiplies it (n pictures, their size and
-    quality). `find` gives the prices of sub-inferences and server tools, `PriceBook.find` as it stands. A usage whose
-    source is "none" costs nothing, whatever the price.
+    A per-call price covers the whole request but its server tools; `calls` multiplies it. `find` gives the prices of
+    sub-inferences and server tools, `PriceBook.find` as it stands. A usage whose source is "none" costs nothing,
+    whatever the price. On routes that sell pictures, speech or sound the usage holds `pieces`, the price is
+    `PriceBook.sold`'s, a per-call price is that of one picture, and `calls` does not count.
     """
     steps: list[Step] = []
     if usage.source == "none":
         return Charge(0, "0.000000", steps, price.version_key)
-    if price.call is not None:
+    if usage.pieces is not None:
+        total = _sold(usage, usage.pieces, price, steps)
+    elif price.call is not None:
         total = _called(price, calls, steps)
     else:
         total = _tokens(usage, price, "", steps)
@@ -91,25 +89,24 @@ def told(steps: Iterable[Step]) -> list[str]:
     """The steps as lines for people: what `explain` prints, from what was stored."""
     lines = []
     for what, count, rate, units in steps:
-        if what == "charge":
-            lines.append(f"charge, rounded half up, at least 1 where anything was billable: {units} units")
-        elif what == "sum":
-            lines.append(f"sum: {units} units")
-        elif what in ("group ratio", "times"):
-            lines.append(f"{what}: x {rate} = {units} units")
-        elif what == "call" or what.startswith("tool "):
-            lines.append(f"{what}: {count} x ${rate} = {units} units")
-        else:
-            lines.append(f"{what}: {count} tokens x ${rate} per million = {units} units")
+        match what.partition(" ")[0]:
+            case "charge":
+                lines.append(f"charge, rounded half up, at least 1 where anything was billable: {units} units")
+            case "sum":
+                lines.append(f"sum: {units} units")
+            case "group" | "times":
+                lines.append(f"{what}: x {rate} = {units} units")
+            case "tier":
+                lines.append(f"more than {count} tokens of prompt: that tier's rates")
+            case "call" | "tool" | "picture":
+                lines.append(f"{what}: {count} x ${rate} = {units} units")
+            case "seconds":
+                lines.append(f"{what}: {count} x ${rate} a minute = {units} units")
+            case "characters":
+                lines.append(f"{what}: {count} x ${rate} per million = {units} units")
+            case _:
+                lines.append(f"{what}: {count} tokens x ${rate} per million = {units} units")
     return lines
-
-
-def pictures(model: str, size: str | None, quality: str | None, n: int) -> Fraction:
-    """How many times the picture price a request costs: number x size x quality (relay-and-billing 5.9)."""
-    times = _SIZES.get(size or "", Fraction(1))
-    if quality == "hd" and model.startswith("dall-e-3"):
-        times *= Fraction(3, 2) if times == 2 else 2
-    return times * max(1, n)
 
 
 def hold_amount(ask: Ask, price: Price, ratio: Ratio, *, calls: int | Fraction = 1) -> int:
@@ -119,15 +116,54 @@ def hold_amount(ask: Ask, price: Price, ratio: Ratio, *, calls: int | Fraction =
     request, else 4096, for each alternative. A per-call price is exact. Rounded up; never 0 unless the price is.
     """
     num, den, _ = _ratio(ratio)
-    if price.call is not None:
+    if ask.pieces is not None:
+        total = _asked(ask.pieces, price, _words(ask.texts))
+    elif price.call is not None:
         total = _called(price, calls, [])
     else:
         limit = ask.controls.max_tokens
         output = max(1, ask.controls.n) * (GUESS if limit is None else max(0, limit))
-        total = _input(ask) * price.input + output * price.output
+        prompt = _input(ask)
+        rates = price.at(prompt) if price.tiers else price
+        total = prompt * rates.input + output * rates.output
         if not total and not price.free:
             total = 1
     return -(-total * num // (den * SCALE))
+
+
+def _asked(pieces: Pieces, price: Price, tokens: int) -> int:
+    """What pieces may cost; the prompt's tokens, and those of a picture, for models that are priced by them."""
+    line = sold.by_piece(pieces, price)
+    if line is None:
+        line = sold.by_token(pieces, price)
+        total = max(tokens * price.input + sold.most(pieces, price), line[3] if line else 0)
+    else:
+        total = line[3]
+    return total or (0 if price.free else 1)
+
+
+def _words(texts: Any) -> int:
+    """Tokens of a prompt at the most; the body's bytes would say how large the uploaded file is."""
+    if isinstance(texts, str):
+        return len(texts) // 2 + 1
+    return sum(map(_words, texts)) if isinstance(texts, (list, tuple)) else 1
+
+
+def _sold(usage: Usage, pieces: Pieces, price: Price, steps: list[Step]) -> int:
+    """By the piece where the model is priced so; else by upstream's tokens; else as the reference reckons pieces.
+
+    A text to be spoken is counted here, in tokens, where upstream is silent; what a picture or a sound costs is not.
+    """
+    line = sold.by_piece(pieces, price)
+    stated = usage.source != "counted" or pieces.characters
+    if line is None and not (stated and (usage.prompt or usage.completion)):
+        line = sold.by_token(pieces, price)
+    if line is None:
+        return _tokens(usage, price, "", steps)
+    what, count, rate, total = line
+    if count:
+        steps.append((what, count, rate, amount(total)))
+    return total
 
 
 def _input(ask: Ask) -> int:
@@ -165,6 +201,10 @@ def _called(price: Price, calls: int | Fraction, steps: list[Step]) -> int:
 
 
 def _tokens(usage: Usage, price: Price, whose: str, steps: list[Step]) -> int:
+    if price.tiers and (tier := price.at(usage.prompt)) is not price:
+        above = next(above for above, one in price.tiers if one is tier)
+        steps.append(("tier", above, "", "0"))
+        price = tier
     read, write, hour = usage.cache_read, usage.cache_write, usage.cache_write_1h
     total = 0
     if read or write or hour or usage.audio_in or usage.image_in or usage.audio_out or usage.image_out:

@@ -82,6 +82,8 @@ def trusted(usage: Usage, ask: Ask) -> bool:
 
 def _possible(usage: Usage) -> bool:
     counts = (usage.prompt, usage.completion, usage.cache_read, usage.cache_write, usage.cache_write_1h)
+    if usage.pieces is not None and not 0 <= usage.pieces.count <= CONTEXT:
+        return False
     return min(counts) >= 0 and max(counts) <= CONTEXT
 
 

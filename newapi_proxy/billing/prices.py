@@ -20,6 +20,8 @@ from newapi_proxy.billing.matching import Names
 
 SCALE: Final = 10**18  # parts of one quota unit: a rate of 1e-18 units a token still counts exactly
 UNITS_PER_USD: Final = 500_000
+PIECES: Final = ("image", "characters", "minute")  # sold by the piece: USD per picture, per million, per minute
+IMAGE: Final = "image "  # before a size, a quality or both in a row's cells: "image 1024x1536 high"
 TOOL: Final = "tool:"  # names of server tools in the tables: tool:web_search, tool:web_search:gpt-4o*
 MOST_KNOWN: Final = 4096  # memoised look-ups: names come from requests, so the memo must not grow for ever
 
@@ -43,16 +45,31 @@ _CONFIGURED: Final = {  # our field → what the configuration calls it
     "audio_out": "audio_output",
     "image_in": "image_input",
     "image_out": "image_output",
+    "image": "image",
+    "characters": "characters",
+    "minute": "minute",
 }
+# What USD are for: how many, and in words. Everything else is by the million tokens.
+_PER: Final = {
+    "call": (1, "call"),
+    "image": (1, "picture"),
+    "characters": (1_000_000, "million characters"),
+    "minute": (1, "minute"),
+}
+# Speech by the names that New API knows: their "tokens" are the text's characters (relay-and-billing 5.7.3, 5.10).
+SPEECH: Final = "tts"
 Sheet = dict[str, Fraction]
+Tiers = tuple[tuple[int, Sheet], ...]
 
 
 class Price(msgspec.Struct, frozen=True, kw_only=True):
     """One model's price: rates in 10^-18 quota units per token, or `call` per request, which then is all.
 
+    `image` per picture, `images` by size and quality, `characters` per character, `minute` per minute of sound: None
+    where the model is not sold so. `tiers`: other rates above so many prompt tokens, the highest first.
     `name` is the name it was found for, `key` the row that gave it, `source` whose row it is (prices, ratios,
-    built-in), `version_key` the edition of all tables together. `usd` holds the rates as text, USD per million tokens
-    (`call`: USD), for people.
+    built-in), `version_key` the same for the same rates, whenever and wherever. `usd` holds the rates as text for
+    people: USD per million tokens or characters; `call`, `image` and `minute` for one.
     """
 
     name: str
@@ -69,6 +86,11 @@ class Price(msgspec.Struct, frozen=True, kw_only=True):
     image_in: int = 0
     image_out: int = 0
     call: int | None = None
+    image: int | None = None
+    characters: int | None = None
+    minute: int | None = None
+    images: Mapping[str, int] = {}
+    tiers: tuple[tuple[int, Price], ...] = ()
     usd: Mapping[str, str] = {}
 
     @property
@@ -76,7 +98,17 @@ class Price(msgspec.Struct, frozen=True, kw_only=True):
         """Nothing that this price covers costs anything: usable with an empty balance (demand B6)."""
         if self.call is not None:
             return self.call == 0
-        return not any(getattr(self, field) for field in builtin.FIELDS[:-1])
+        rates = any(getattr(self, field) for field in (*builtin.FIELDS[:-1], *PIECES)) or any(self.images.values())
+        return not rates and all(tier.free for _, tier in self.tiers)
+
+    @property
+    def general(self) -> bool:
+        """Whether it prices any request; else only pieces, and a chat must not run at no price."""
+        return self.call is not None or "input" in self.usd
+
+    def at(self, prompt: int) -> Price:
+        """The rates for a prompt of so many tokens."""
+        return next((tier for above, tier in self.tiers if prompt > above), self)
 
 
 class _Found(msgspec.Struct, frozen=True):
@@ -92,6 +124,15 @@ def decimal_text(value: Fraction) -> str:
     return f"{whole}.{rest:015d}".rstrip("0").rstrip(".")
 
 
+def units_of(field: str) -> str:
+    """What the USD under this name in `Price.usd` are paid for: "million tokens", "picture" …"""
+    return _per(field)[1]
+
+
+def _per(field: str) -> tuple[int, str]:
+    return _PER.get(field.partition(" ")[0], (1_000_000, "million tokens"))
+
+
 def exact(value: Any) -> Fraction:
     """A number of the configuration as written: 0.1 means one tenth. Raises ValueError where it is no amount."""
     try:
@@ -104,14 +145,22 @@ def exact(value: Any) -> Fraction:
 
 
 class PriceBook:
-    """Every price of one configuration. Immutable but for the memo of look-ups; shared by all requests."""
+    """Every price of one configuration. Immutable but for the memo of look-ups; shared by all requests.
 
-    __slots__ = ("_memo", "_ratios", "_tables", "groups", "version")
+    `tiers`: for names among `prices`, what is said of larger prompts.
+    """
+
+    __slots__ = ("_memo", "_ratios", "_sold", "_tables", "_tiers", "groups", "version")
 
     def __init__(
-        self, prices: Mapping[str, Sheet], ratios: Mapping[str, Mapping[str, Fraction]], groups: Mapping[str, Fraction]
+        self,
+        prices: Mapping[str, Sheet],
+        ratios: Mapping[str, Mapping[str, Fraction]],
+        groups: Mapping[str, Fraction],
+        tiers: Mapping[str, Tiers],
     ) -> None:
         self.groups = groups
+        self._tiers = tiers
         self._ratios = {table: (Names(ratios.get(table, ())), ratios.get(table, {})) for table in _TABLES}
         calls = {name: {"call": value} for name, value in ratios.get("model_price", {}).items()}
         inputs = {name: {"input": value * 2} for name, value in ratios.get("model_ratio", {}).items()}
@@ -121,23 +170,34 @@ class PriceBook:
             ("ratios", Names(inputs), inputs),
             ("built-in", _builtin_names(), None),
         )
-        self.version = _digest(prices, ratios, groups)
+        self.version = _digest(prices, ratios, groups, tiers)
         self._memo: dict[tuple[str, str | None], Price | None] = {}
+        self._sold: dict[tuple[str, str | None], Price | None] = {}
 
     def find(self, requested: str, mapped: str | None = None) -> Price | None:
         """The price of the requested name if it has one, else of the mapped one; None: the request must be refused.
 
         A bare `*` prices only what nothing else does, so it is asked after both names. `tool:NAME:MODEL` finds a
-        server tool's price per call, only among `tool:` keys.
+        server tool's price per call, only among `tool:` keys. A price by the piece alone is none here.
         """
-        memo = self._memo
         try:
-            return memo[requested, mapped]
+            return self._memo[requested, mapped]
+        except KeyError:
+            price = self.sold(requested, mapped)
+        if len(self._memo) >= MOST_KNOWN:
+            self._memo.clear()
+        known = self._memo[requested, mapped] = price if price is not None and price.general else None
+        return known
+
+    def sold(self, requested: str, mapped: str | None = None) -> Price | None:
+        """The same for a route that sells pictures, speech or sound, where a price by the piece is enough."""
+        try:
+            return self._sold[requested, mapped]
         except KeyError:
             pass
-        if len(memo) >= MOST_KNOWN:
-            memo.clear()
-        price = memo[requested, mapped] = self._compose(requested, mapped)
+        if len(self._sold) >= MOST_KNOWN:
+            self._sold.clear()
+        price = self._sold[requested, mapped] = self._compose(requested, mapped)
         return price
 
     def ratio(self, group: str) -> Fraction:
@@ -170,25 +230,48 @@ class PriceBook:
                 continue
             if best is None or match[0] > best.rank:
                 sheet = builtin.sheet(match[1]) if sheets is None else sheets[match[1]]
-                if "call" in sheet or _base(name, sheet) is not None:
+                if "call" in sheet or _sold_only(sheet) or _base(name, sheet) is not None:
                     best = _Found(match[0], match[1], source, sheet)
         return best
 
     def _price(self, name: str, found: _Found) -> Price:
         if "call" in found.sheet:
-            rates = {"call": found.sheet["call"]}
-            scaled = {"call": _scaled(found.sheet["call"] * UNITS_PER_USD)}
-        else:
-            rates = _Composition(self._ratios, name, found).rates()
-            scaled = {field: _scaled(rate * UNITS_PER_USD / 1_000_000) for field, rate in rates.items()}
-        return Price(
-            name=name,
-            key=found.key,
-            source=found.source,
-            version_key=self.version,
-            usd={field: decimal_text(rate) for field, rate in rates.items()},
-            **scaled,
-        )
+            return _made(name, found, {"call": found.sheet["call"]}, ())
+        pieces = {field: rate for field, rate in found.sheet.items() if field in PIECES or field.startswith(IMAGE)}
+        if _base(name, found.sheet) is None:
+            return _made(name, found, pieces, ())
+        rates = _Composition(self._ratios, name, found).rates() | pieces
+        if "characters" not in rates and name.startswith(SPEECH):
+            rates["characters"] = rates["input"]
+        higher = self._tiers.get(found.key, ()) if found.source == "prices" else ()
+        return _made(name, found, rates, tuple((above, _raised(rates, sheet)) for above, sheet in higher))
+
+
+def _made(name: str, found: _Found, rates: Sheet, higher: Tiers) -> Price:
+    scaled = {field: _scaled(rate * UNITS_PER_USD / _per(field)[0]) for field, rate in rates.items()}
+    images = {field.removeprefix(IMAGE): rate for field, rate in scaled.items() if field.startswith(IMAGE)}
+    said = repr((sorted(rates.items()), [(above, sorted(sheet.items())) for above, sheet in higher]))
+    version = hashlib.sha256(said.encode()).hexdigest()[:12]
+    tiers = tuple((above, _made(name, found, sheet, ())) for above, sheet in higher)
+    return Price(
+        name=name,
+        key=found.key,
+        source=found.source,
+        version_key=version,
+        usd={field: decimal_text(rate) for field, rate in rates.items()},
+        images=images,
+        tiers=tuple((above, msgspec.structs.replace(tier, version_key=version)) for above, tier in tiers),
+        **{field: rate for field, rate in scaled.items() if not field.startswith(IMAGE)},
+    )
+
+
+def _raised(rates: Sheet, tier: Sheet) -> Sheet:
+    """A tier's rates: what it leaves out rises as its input does."""
+    factor = tier["input"] / rates["input"] if "input" in tier and rates["input"] else Fraction(1)
+    return {
+        field: tier[field] if field in tier else rate * (factor if field in builtin.FIELDS else 1)
+        for field, rate in rates.items()
+    }
 
 
 class _Composition:
@@ -253,23 +336,12 @@ def book(
     counts as its shortest decimal. A row without any number is no price. Raises ValueError on a negative or NaN.
     """
     sheets = {name: sheet for name, row in (prices or {}).items() if (sheet := _sheet(row))}
+    tiers = {name: _tiers(row) for name, row in (prices or {}).items() if _field(row, "tiers")}
     tables = {
         table: {name: exact(value) for name, value in (_field(ratios, table) or {}).items()}
         for table in ("model_ratio", "model_price", *_TABLES)
     }
-    return PriceBook(sheets, tables, {group: exact(value) for group, value in (groups or {}).items()})
-
-
-def per_picture(price: Price) -> Price:
-    """The price of one picture for a route that sells pictures: `call`, or what a token price means there.
-
-    New API: 0.0025 USD times the model ratio (relay-and-billing 5.9), so ratio 16 is $0.04.
-    """
-    if price.call is not None:
-        return price
-    call = price.input * 1250  # 0.0025 x UNITS_PER_USD units per unit of ratio; a ratio of 1 is 1 unit a token
-    usd = {"call": decimal_text(Fraction(call, SCALE * UNITS_PER_USD))}
-    return Price(name=price.name, key=price.key, source=price.source, version_key=price.version_key, call=call, usd=usd)
+    return PriceBook(sheets, tables, {group: exact(value) for group, value in (groups or {}).items()}, tiers)
 
 
 def _base(name: str, sheet: Sheet) -> Fraction | None:
@@ -289,6 +361,10 @@ def _builtin_names() -> Names:
     return Names(builtin.rows())
 
 
+def _sold_only(sheet: Sheet) -> bool:
+    return any(field in PIECES or field.startswith(IMAGE) for field in sheet)
+
+
 def _scaled(units: Fraction) -> int:
     return (2 * units.numerator * SCALE + units.denominator) // (2 * units.denominator)
 
@@ -299,15 +375,28 @@ def _field(row: Any, name: str) -> Any:
 
 def _sheet(row: Any) -> Sheet:
     given = {field: _field(row, name) for field, name in _CONFIGURED.items()}
-    return {field: exact(value) for field, value in given.items() if value is not None}
+    given |= {IMAGE + name: value for name, value in (_field(row, "images") or {}).items()}
+    sheet = {field: exact(value) for field, value in given.items() if value is not None}
+    second = _field(row, "second")
+    return sheet if second is None else {**sheet, "minute": exact(second) * 60}
+
+
+def _tiers(row: Any) -> Tiers:
+    """The row's tiers, the highest first."""
+    tiers = [(int(_field(tier, "above")), _sheet(tier)) for tier in _field(row, "tiers")]
+    return tuple(sorted(tiers, key=lambda tier: -tier[0]))
 
 
 def _digest(
-    prices: Mapping[str, Sheet], ratios: Mapping[str, Mapping[str, Fraction]], groups: Mapping[str, Fraction]
+    prices: Mapping[str, Sheet],
+    ratios: Mapping[str, Mapping[str, Fraction]],
+    groups: Mapping[str, Fraction],
+    tiers: Mapping[str, Tiers],
 ) -> str:
     """12 hex digits that change when, and only when, some table says something else."""
     lines = [builtin.digest()]
     lines += [f"p {name} {field} {value}" for name, sheet in prices.items() for field, value in sheet.items()]
     lines += [f"r {table} {name} {value}" for table, values in ratios.items() for name, value in values.items()]
+    lines += [f"t {name} {above} {sorted(sheet.items())}" for name, rows in tiers.items() for above, sheet in rows]
     lines += [f"g {group} {value}" for group, value in groups.items()]
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:12]

@@ -133,7 +133,7 @@ def _priced(config: Config, faults: tuple[Fault, ...]) -> advice.Priced | None:
     names = book.names()
 
     def priced(requested: str, mapped: str) -> bool:
-        if book.find(requested, mapped) is not None:
+        if book.sold(requested, mapped) is not None:
             return True
         return "*" in requested and any(advice.meet(requested, name) for name in names)  # some of its models are
 

@@ -71,8 +71,19 @@ class Tasks(Struct, frozen=True):
     interval: Annotated[Duration, doc("time between two polls")] = 15.0
 
 
+class Tier(Struct, frozen=True):
+    """Other prices for long prompts; what is left out rises as `input` does."""
+
+    above: Annotated[int, msgspec.Meta(ge=1, description="for prompts of more tokens than this")]
+    input: Annotated[float | None, doc("prompt tokens")] = None
+    output: Annotated[float | None, doc("completion tokens")] = None
+    cache_read: Annotated[float | None, doc("prompt tokens read from a cache")] = None
+    cache_write: Annotated[float | None, doc("prompt tokens written to a cache")] = None
+    cache_write_1h: Annotated[float | None, doc("the same, kept for an hour")] = None
+
+
 class Price(Struct, frozen=True):
-    """USD per million tokens, or `call` USD per request."""
+    """USD per million tokens, per piece, or `call` USD per request."""
 
     input: Annotated[float | None, doc("prompt tokens")] = None
     output: Annotated[float | None, doc("completion tokens")] = None
@@ -83,7 +94,13 @@ class Price(Struct, frozen=True):
     audio_output: Annotated[float | None, doc("completion tokens of sound")] = None
     image_input: Annotated[float | None, doc("prompt tokens of pictures")] = None
     image_output: Annotated[float | None, doc("completion tokens of pictures")] = None
-    call: Annotated[float | None, doc("USD per request, whatever its tokens")] = None
+    call: Annotated[float | None, doc("USD per request, whatever its tokens; per picture where some are made")] = None
+    image: Annotated[float | None, doc("USD per picture made")] = None
+    images: Annotated[dict[str, float], doc("the same by size, quality or both: 1024x1024, hd, 1792x1024 hd")] = {}
+    characters: Annotated[float | None, doc("USD per million characters spoken")] = None
+    second: Annotated[float | None, doc("USD per second of sound")] = None
+    minute: Annotated[float | None, doc("USD per minute of sound, charged by the second begun")] = None
+    tiers: Annotated[tuple[Tier, ...], doc("other prices for long prompts")] = ()
 
 
 class Ratios(Struct, frozen=True):
@@ -199,7 +216,7 @@ class Config(Struct, frozen=True):
     groups: Annotated[dict[str, float], doc("group: ratio on every price")] = msgspec.field(
         default_factory=lambda: {"default": 1.0}
     )
-    prices: Annotated[dict[str, Price], doc("model: USD per million tokens, or per call; * as a wildcard")] = {}
+    prices: Annotated[dict[str, Price], doc("model: USD per million tokens, piece or call; * as a wildcard")] = {}
     ratios: Annotated[Ratios, doc("prices in New API's own terms")] = Ratios()
     channels: Annotated[tuple[Channel, ...], doc("upstream accounts")] = ()
     tokens: Annotated[tuple[Token, ...], doc("clients' keys")] = ()

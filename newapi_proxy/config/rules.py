@@ -17,7 +17,7 @@ import msgspec
 
 from newapi_proxy.adapters.base import Adapter
 from newapi_proxy.config import addresses
-from newapi_proxy.config.model import Config, Limits
+from newapi_proxy.config.model import Config, Limits, Price, Tier
 from newapi_proxy.config.nodes import Fault, Path, Place, closest, fault
 from newapi_proxy.secret import Secret
 
@@ -321,18 +321,31 @@ def _prices(view: View) -> Iterator[Fault]:
         if ratio < 0:
             yield view.wrong(("groups", group), "is negative")
     for model, price in view.config.prices.items():
-        given = [name for name in price.__struct_fields__ if getattr(price, name) is not None]
+        at: Path = ("prices", model)
+        given = [name for name in price.__struct_fields__ if getattr(price, name) not in (None, {}, ())]
         if not given:
-            yield view.wrong(("prices", model), "says no price; a free model is {call: 0}")
+            yield view.wrong(at, "says no price; a free model is {call: 0}")
         if "call" in given and len(given) > 1:
-            yield view.wrong(("prices", model, "call"), "a price per call excludes prices per token")
-        for name in given:
-            if getattr(price, name) < 0:
-                yield view.wrong(("prices", model, name), "is negative")
+            yield view.wrong((*at, "call"), "a price per call excludes every other")
+        if "second" in given and "minute" in given:
+            yield view.wrong((*at, "second"), "and minute exclude each other")
+        if price.tiers and price.input is None:
+            yield view.wrong((*at, "tiers"), "needs an input price for shorter prompts")
+        yield from _negative(view, at, price)
+        yield from _negative(view, (*at, "images"), price.images)
+        for index, tier in enumerate(price.tiers):
+            yield from _negative(view, (*at, "tiers", index), tier)
     for table in view.config.ratios.__struct_fields__:
         for model, ratio in getattr(view.config.ratios, table).items():
             if ratio < 0:
                 yield view.wrong(("ratios", table, model), "is negative")
+
+
+def _negative(view: View, at: Path, row: Mapping[str, float] | Price | Tier) -> Iterator[Fault]:
+    cells = row if isinstance(row, Mapping) else {name: getattr(row, name) for name in row.__struct_fields__}
+    for name, value in cells.items():
+        if isinstance(value, (int, float)) and value < 0:
+            yield view.wrong((*at, name), "is negative")
 
 
 def _statuses(view: View) -> Iterator[Fault]:

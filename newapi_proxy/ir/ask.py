@@ -14,6 +14,7 @@ from typing import Any, Literal
 import msgspec
 
 from newapi_proxy.ir.matter import Matter
+from newapi_proxy.ir.usage import Pieces
 
 Tree = dict[str, Any]
 Kind = Literal["chat", "embeddings", "rerank", "moderations", "images", "speech", "transcription"]
@@ -193,8 +194,8 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     like of; providers of other formats refuse them.
 
     Of kinds without turns: `texts` is what is counted where upstream tells no usage (text, token numbers, lists of
-    them), `calls` how often a price per call is due (pictures and their size), `answer_type` the content type of a
-    whole answer that is no JSON.
+    them), `calls` how often a price per call is due, `pieces` what is asked for by the piece (pictures, speech, sound:
+    then their prices count, and `calls` does not), `answer_type` the content type of a whole answer that is no JSON.
     """
 
     dialect: str
@@ -217,6 +218,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     matter: Matter = None
     texts: Any = None
     calls: int | Fraction = 1
+    pieces: Pieces | None = None
     answer_type: str = ""
 
     def leading(self) -> int:

@@ -17,12 +17,40 @@ Source = Literal["upstream", "counted", "mixed", "none"]
 MOST: Final = 100_000_000  # tokens in one request; above is absurd (fault U27), the largest context windows are 1e7
 
 
+class Pieces(msgspec.Struct, frozen=True, kw_only=True):
+    """What a request asks for or got by the piece: pictures made, characters spoken, sound by its length.
+
+    Who serves such a route sets `Ask.pieces`, which is held, and where less or more came `Usage.pieces`, which is
+    charged; the relay does the rest. Only one kind is set. Pictures: how many (0 came: nothing is charged), `size` and
+    `quality` as the client asked, "" where it did not. Characters: Unicode characters of the text. Milliseconds: of
+    sound; `billing.sound` finds them. Tokens that upstream states stand in the same `Usage` as a chat's: they are
+    charged where the model has a price by the token only.
+    """
+
+    pictures: int = 0
+    size: str = ""
+    quality: str = ""
+    characters: int = 0
+    milliseconds: int = 0
+
+    @property
+    def seconds(self) -> int:
+        """Seconds begun: a length is charged by them."""
+        return -(-self.milliseconds // 1000)
+
+    @property
+    def count(self) -> int:
+        """How many: pictures, characters or seconds. 0: nothing came."""
+        return self.pictures or self.characters or self.seconds
+
+
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens of one request.
 
     `cache_write` are 5-minute (or unspecified) cache writes, `cache_write_1h` the 1-hour ones. `others` are
     sub-inferences billed beside this one, each at its own model's price (Anthropic compaction, advisor). `calls`: how
-    often a price per call is due, where the answer says it (pictures made, searches); None: as asked.
+    often a price per call is due, where the answer says it (searches); None: as asked. `pieces`: what came on routes
+    that sell pictures, speech or sound; None on all others, and where as much came as was asked.
     """
 
     prompt: int = 0
@@ -40,6 +68,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     server_tools: Mapping[str, int] = {}
     others: tuple[tuple[str, Usage], ...] = ()
     calls: int | Fraction | None = None
+    pieces: Pieces | None = None
     source: Source = "upstream"
 
     @property
@@ -50,7 +79,16 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def empty(self) -> bool:
         """Nothing was used: nothing to bill."""
-        return not (self.prompt or self.completion or self.server_tools or self.others)
+        return not (self.prompt or self.completion or self.server_tools or self.others) and (
+            self.pieces is None or not self.pieces.count
+        )
+
+    @property
+    def entered(self) -> int:
+        """What the usage log shows as prompt tokens: these, or the pieces where no token was counted."""
+        if self.prompt or self.pieces is None:
+            return self.prompt
+        return self.pieces.count
 
 
 NOTHING: Final = Usage(source="none")

@@ -60,7 +60,7 @@ def settlement(given: Given, hold: ledger.Hold, served: Served, billed: Bill, re
             token_name=token.name,
             model_name=ask.model,
             quota=units,
-            prompt_tokens=billed.usage.prompt,
+            prompt_tokens=billed.usage.entered,
             completion_tokens=billed.usage.completion,
             use_time=record.seconds(),
             is_stream=ask.stream,
@@ -93,6 +93,9 @@ def _written(price: Price, ratio: Decimal) -> tuple[str, str]:
     if price.call is not None:
         facts["model_price"] = usd.get("call", 0.0)
         return tree.dumps(facts)[1:-1], f"{price.usd.get('call', '0')} USD per call, group ratio {ratio}"
+    if "input" not in usd:  # sold by the piece alone
+        facts["model_price"] = usd.get("image", -1.0)
+        return tree.dumps(facts)[1:-1], f"{_pieces(price)}, group ratio {ratio}"
     entry = usd.get("input", 0.0)
     facts["model_ratio"] = round(entry / 2, 6)
     if entry:
@@ -100,3 +103,7 @@ def _written(price: Price, ratio: Decimal) -> tuple[str, str]:
         facts["cache_ratio"] = round(usd.get("cache_read", 0.0) / entry, 6)
     rates = f"{price.usd.get('input', '0')} / {price.usd.get('output', '0')}"
     return tree.dumps(facts)[1:-1], f"{rates} USD per million tokens, group ratio {ratio}"
+
+
+def _pieces(price: Price) -> str:
+    return ", ".join(f"{name} {value} USD" for name, value in price.usd.items())

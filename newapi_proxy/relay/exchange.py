@@ -6,13 +6,14 @@ Money is held before the first upstream byte and settled before the client's las
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, assert_never
 
 from newapi_proxy import log, metrics
 from newapi_proxy.adapters.base import speaks
 from newapi_proxy.billing import count, ledger, policy
 from newapi_proxy.billing.charge import hold_amount
+from newapi_proxy.billing.pieces import priced
 from newapi_proxy.billing.prices import Price
 from newapi_proxy.errors import ClientError, OurError, ProxyError
 from newapi_proxy.ir.usage import NOTHING
@@ -93,7 +94,7 @@ async def _answer(house: House, given: Given, sink: Sink, record: Record, attemp
         if served is not None and billed is not None:
             due = entry.settlement(given, hold, served, billed, record)
             taken = await held.settle(due, delivered=served.pipe is not None)
-            record.billed(billed.usage, billed.line, taken, given.snapshot.prices.version)
+            record.billed(billed.usage, billed.line, taken, billed.charge.price_version)
             if taken < billed.charge.units:
                 _short(given, taken, billed.charge.units)
     match outcome:
@@ -133,13 +134,13 @@ def _plan(house: House, given: Given) -> Plan:
             f"No channel serves the model {ask.model} for group {token.group}.", status=503, code="model_not_found"
         )
 
-    find = given.snapshot.prices.find
+    find = _finder(given)
 
     def serves(channel: Channel) -> bool:
         model = channel.upstream_model(ask.model)
         if speaks(channel.adapter, ask.dialect, model, ask.kind) is None:
             return False
-        return ask.count_only or find(ask.model, model) is not None
+        return ask.count_only or find(model) is not None
 
     plan = Plan(tiers, house.turns, house.health.usable, serves)
     if plan.empty and ask.kind != "chat":
@@ -157,16 +158,29 @@ def _prices(given: Given) -> list[Price]:
 
     Raises ClientError where no channel's name has one (decision 16).
     """
-    model, find = given.ask.model, given.snapshot.prices.find
+    model, find = given.ask.model, _finder(given)
     prices: dict[str, Price] = {}
     for tier in given.snapshot.tiers(given.token.group, model):
         for channel in tier:
-            price = find(model, channel.upstream_model(model))
+            price = find(channel.upstream_model(model))
             if price is not None:
                 prices[price.name] = price
     if not prices:
         raise _unpriced(model)
     return list(prices.values())
+
+
+def _finder(given: Given) -> Callable[[str], Price | None]:
+    """Finds the price of this request by the name that upstream knows."""
+    prices, model, pieces = given.snapshot.prices, given.ask.model, given.ask.pieces
+    if pieces is None:
+        return lambda mapped: prices.find(model, mapped)
+
+    def sold(mapped: str) -> Price | None:
+        price = prices.sold(model, mapped)
+        return price if price is not None and priced(pieces, price) else None
+
+    return sold
 
 
 def _unpriced(model: str) -> ClientError:
@@ -201,7 +215,7 @@ def _ended(outcome: Outcome) -> tuple[policy.End, Served | None]:
 async def _bill(given: Given, served: Served, end: policy.End) -> Bill | None:
     for _ in range(served.heard.skipped):
         metrics.skipped_frame()
-    price = given.snapshot.prices.find(given.ask.model, served.prepared.upstream_model)
+    price = _finder(given)(served.prepared.upstream_model)
     if price is None:
         raise _unpriced(given.ask.model)
     return await bill(given, served, end, price)

@@ -132,6 +132,8 @@ async def bill(given: Given, served: Served, end: policy.End, price: Price) -> B
             usage = policy.topped(usage, await _delivered(served))
     else:
         usage = await _counted(given, served)
+    if given.ask.pieces is not None and usage.pieces is None:
+        usage = msgspec.structs.replace(usage, pieces=given.ask.pieces)
     calls = given.ask.calls if usage.calls is None else usage.calls
     return Bill(usage, line(usage), price, charge(usage, price, given.ratio, given.snapshot.prices.find, calls=calls))
 
