@@ -30,7 +30,7 @@ from newapi_proxy.store.tokens import TokenRow, YamlToken
 
 FIXED: Final = ("listen", "database", "durability", "redis", "metrics")  # a change needs a restart
 MOST_KNOWN: Final = 4096  # remembered look-ups: model names come from requests
-ENABLED, EXHAUSTED = 1, 4  # token and user status in the inherited tables
+ENABLED, EXPIRED, EXHAUSTED = 1, 3, 4  # token and user status in the inherited tables
 DEFAULT_RATIO: Final = Decimal(1)  # a group that the file does not list (relay-and-billing 5.1)
 
 
@@ -70,12 +70,17 @@ class Channel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Token(msgspec.Struct, frozen=True, kw_only=True):
-    """One client key. `models` empty: all that its group reaches. `expires` unix seconds, None never."""
+    """One client key. `models` empty: all that its group reaches. `expires` unix seconds, None never.
+
+    `username` is the account it belongs to. `expired`: the database says so, whatever `expires` says.
+    """
 
     name: str
     account: Account
     group: str
+    username: str = ""
     enabled: bool = True
+    expired: bool = False
     drained: bool = False
     user_enabled: bool = True
     models: tuple[str, ...] = ()
@@ -241,6 +246,7 @@ def _file_token(token: TokenConfig, row: TokenRow, timezone: str) -> Token:
         name=token.name,
         account=Account(row.id, row.user_id, token_limited=token.quota is not None, user_limited=row.user_limited),
         group=token.group,
+        username=row.username,
         enabled=token.enabled,
         models=token.models,
         allow_ips=tuple(ip_network(address, strict=False) for address in token.allow_ips),
@@ -253,7 +259,9 @@ def _database_token(row: TokenRow, timezone: str) -> Token:
         name=row.name,
         account=Account(row.id, row.user_id, token_limited=not row.unlimited, user_limited=row.user_limited),
         group=row.group or row.user_group,
-        enabled=row.status in (ENABLED, EXHAUSTED),
+        username=row.username,
+        enabled=row.status in (ENABLED, EXPIRED, EXHAUSTED),
+        expired=row.status == EXPIRED,
         drained=row.status == EXHAUSTED,
         user_enabled=row.user_status == ENABLED,
         models=row.models,

@@ -23,10 +23,15 @@ from newapi_proxy.store.rows import INT, TEXT, inserting, savepoint, updating
 from newapi_proxy.store.schema import channels, ledger, tokens, users
 
 Refusal = Literal["token", "user", "duplicate"]
+Side = Literal["token", "user"]
 _Item = TypeVar("_Item")
 _Done = TypeVar("_Done")
 _ZERO: Final = sql("0")
 _IS_HELD: Final = ledger.c.state == sql("'held'")
+_SIDES: Final = {
+    "token": (ledger.c.token_id, ledger.c.token_limited),
+    "user": (ledger.c.user_id, ledger.c.user_limited),
+}
 _BATCH: Final = 500  # open holds that one step of `recover` reads
 
 
@@ -398,6 +403,12 @@ def recover(conn: Connection, boot: str, at: int, *, before: int | None = None) 
             break
         count += voided
     return count
+
+
+def held(conn: Connection, side: Side, id: int) -> int:
+    """Units that running requests hold of the balance of a key or an account; of one without a limit none."""
+    whose, limited = _SIDES[side]
+    return number(conn.execute(select(func.sum(ledger.c.held)).where(_IS_HELD, limited, whose == id)).scalar())
 
 
 def explain(conn: Connection, request_id: str) -> Record | None:

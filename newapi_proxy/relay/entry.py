@@ -57,6 +57,7 @@ def settlement(given: Given, hold: ledger.Hold, served: Served, billed: Bill, re
             user_id=hold.account.user_id,
             created_at=hold.at,
             content=content,
+            username=token.username,
             token_name=token.name,
             model_name=ask.model,
             quota=units,

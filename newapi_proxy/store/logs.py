@@ -5,13 +5,13 @@ Source: relay-and-billing 5.13 and 7.3. The ledger is the truth about money; the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Connection, case, func, select
+from sqlalchemy import Connection, RowMapping, case, func, select
 
-from newapi_proxy.store.row import number, words
+from newapi_proxy.store.row import number, truth, words
 from newapi_proxy.store.rows import inserting
 from newapi_proxy.store.schema import channels, logs
 
@@ -64,12 +64,24 @@ class Spent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _QUARTER: Final = 900  # every time zone's days begin on one
+_KINDS: Final[dict[Any, Callable[[Any], Any]]] = {int: number, str: words, bool: truth}
+_READERS: Final = {field.name: _KINDS[field.type] for field in msgspec.structs.fields(Entry)}
 _ADD: Final = inserting(logs, *Entry.__struct_fields__)
 
 
 def add(conn: Connection, entries: Sequence[Entry]) -> None:
     """Writes the rows as they are."""
     _ADD.run(conn, [msgspec.structs.astuple(entry) for entry in entries])
+
+
+def newest(conn: Connection, token_id: int, most: int) -> list[Entry]:
+    """A key's last `most` rows of every type, the oldest first; NULL reads as nothing."""
+    asked = select(logs).where(logs.c.token_id == token_id).order_by(logs.c.id.desc()).limit(most)
+    return [_read(row) for row in reversed(conn.execute(asked).mappings().all())]
+
+
+def _read(row: RowMapping) -> Entry:
+    return Entry(**{name: read(row[name]) for name, read in _READERS.items()})
 
 
 def spent(conn: Connection, since: int, until: int) -> list[Spent]:

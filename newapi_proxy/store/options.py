@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, select
 
-from newapi_proxy.store.row import words
+from newapi_proxy.store.row import truth, words
 from newapi_proxy.store.schema import options
+
+
+def flag(conn: Connection, key: str, otherwise: bool) -> bool:
+    """A switch; `otherwise` where nobody has saved it."""
+    value = conn.execute(select(options.c.value).where(options.c.key == key)).scalar()
+    return otherwise if value is None else truth(value)
 
 
 def load(conn: Connection) -> dict[str, str]:

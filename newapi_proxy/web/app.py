@@ -120,12 +120,12 @@ class Edge:
         """The error bodies of whatever stands below a prefix with a format of its own."""
         return next((own for prefix, own in self._own.items() if prefix[-1] == "/" and path.startswith(prefix)), None)
 
-    def note(self, visit: Visit, error: ProxyError | None = None, *, status: int = 200) -> None:
-        """The line and the count of a request that was served outside the relay."""
+    def note(self, visit: Visit, error: ProxyError | None = None, *, status: int | None = None) -> None:
+        """The line and the count of a request that was served outside the relay. `status`: where it is neither 200 nor
+        the error's own."""
         record = Record(visit, self.house.clock)
-        record.status = status
         if error is not None:
-            record.failed(error, error.status)
+            record.failed(error, status or error.status)
         record.finish()
 
     def gone(self, visit: Visit) -> None:

@@ -6,7 +6,7 @@ from typing import Final
 
 from newapi_proxy.relay.house import House
 from newapi_proxy.surfaces import SURFACES
-from newapi_proxy.web import models_routes, ops_routes, relay_routes
+from newapi_proxy.web import account_routes, models_routes, ops_routes, relay_routes
 from newapi_proxy.web.app import Edge, Failure
 
 _OPENAI: Final = "/v1/chat/completions"
@@ -23,7 +23,9 @@ def relay_edge(house: House) -> Edge:
     own: dict[str, Failure] = {_COMPATIBLE: openai}  # before the prefix that it stands below
     own |= {pattern: surface.failure for pattern, surface in SURFACES.items()}
     own |= dict.fromkeys(_GOOGLE, _failure(_GEMINI))
-    return Edge(house, [*relay_routes.routes(), *models, *ops_routes.routes()], openai, own)
+    own |= dict.fromkeys((account_routes.BALANCE, account_routes.CALLS), account_routes.plain)
+    accounts = account_routes.routes(openai)
+    return Edge(house, [*relay_routes.routes(), *models, *accounts, *ops_routes.routes()], openai, own)
 
 
 def metrics_edge(house: House) -> Edge:

@@ -122,12 +122,15 @@ def bad_key() -> ClientError:
     return ClientError("Invalid API key.", status=401, kind="unauthorized", code="invalid_api_key")
 
 
-def admit(token: Token, address: str, now: float, *, drained: bool = False) -> None:
-    """Whether this key may come from this address now. `drained`: a key without money may, on read-only routes.
+def admit(token: Token, address: str, now: float, *, drained: bool = False, expired: bool = False) -> None:
+    """Whether this key may come from this address now. `drained`: a key without money may, on read-only routes;
+    `expired`: one whose time is over may too, where its holder asks about the key itself.
 
     In New API's order (relay-and-billing 2.4): the key, its address list, its user. Raises ClientError.
     """
-    if not token.enabled or (token.expires is not None and token.expires < now):
+    if not token.enabled:
+        raise bad_key()
+    if not expired and (token.expired or (token.expires is not None and token.expires < now)):
         raise bad_key()
     if token.drained and not drained:
         raise ClientError("This key's quota is used up.", status=401, kind="unauthorized", code="token_exhausted")

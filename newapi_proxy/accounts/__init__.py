@@ -1,0 +1,1 @@
+"""Self-service of those who hold a key; nothing of the relay imports it."""
