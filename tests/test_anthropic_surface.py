@@ -400,10 +400,14 @@ def test_a_missing_finish_follows_from_the_content() -> None:
 
 
 def test_refusals_are_told() -> None:
-    """T-ANTH-060: words of refusal are text, since this format has no other place; an explanation is stop_details."""
+    """T-ANTH-060: words of refusal are no text: they are the explanation of stop_details, whatever the finish."""
     for finish, reason in (("stop", "end_turn"), ("content_filter", "refusal")):
-        got = written(RefusalDelta("No."), Finished(finish))  # type: ignore[arg-type]
-        assert (got.blocks[0]["text"], got.stop["stop_reason"]) == ("No.", reason)
+        events = (RefusalDelta("N"), RefusalDelta("o."), Finished(finish))  # type: ignore[arg-type]
+        told = {"type": "refusal", "category": None, "explanation": "No."}
+        got = written(*events)
+        assert (got.blocks, got.stop["stop_reason"], got.stop["stop_details"]) == ([], reason, told)
+        kept = whole(*events)
+        assert (kept["content"], kept["stop_reason"], kept["stop_details"]) == ([], reason, told)
     details = written(Finished("refusal", detail="why")).stop["stop_details"]
     assert details == {"type": "refusal", "category": None, "explanation": "why"}
 
@@ -450,9 +454,10 @@ def test_any_order_of_events_keeps_the_grammar(events: list[Event]) -> None:
     assert types[0] == "message_start"
     assert types[-2:] == ["message_delta", "message_stop"]
     assert raw.count(b"event: content_block_start") == raw.count(b"event: content_block_stop")
-    text = "".join(event.text for event in events if isinstance(event, (TextDelta, RefusalDelta)))
     deltas = [json.loads(frame.data or b"").get("delta", {}) for frame in sse.Decoder().feed(raw)]
-    assert "".join(delta.get("text", "") for delta in deltas) == text
+    for name, kind in (("text", TextDelta), ("explanation", RefusalDelta)):
+        said = [(delta.get("stop_details") or delta).get(name, "") for delta in deltas]
+        assert "".join(said) == "".join(event.text for event in events if isinstance(event, kind))
     MESSAGES.answer(ASK, FACE, events, USAGE)
 
 

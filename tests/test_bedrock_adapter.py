@@ -542,12 +542,13 @@ def test_tools_that_cannot_be() -> None:
     ):
         with pytest.raises(Unsupported) as caught:
             request(ask(tools=(tool,)))
-        assert caught.value.param == "tools.0"
+        assert caught.value.param == ("tools.0.name" if tool.kind == "function" else "tools.0")
 
 
 def test_strict_tools() -> None:
     """Where the model keeps to schemas the tool says so, elsewhere it is named as left out."""
-    tools = (Tool(name="f", schema={"properties": {}}, strict=True, description="", path="tools.0"),)
+    tool = Tool(name="f", schema={"properties": {}}, strict=True, description="", path="tools.0", inside=".function")
+    tools = (tool,)
     (one,) = body(ask(tools=tools))["toolConfig"]["tools"]
     schema = {"type": "object", "properties": {}, "additionalProperties": False}
     assert one == {"toolSpec": {"name": "f", "strict": True, "inputSchema": {"json": schema}}}

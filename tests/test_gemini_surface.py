@@ -766,10 +766,11 @@ def test_payloads_do_not_leak() -> None:
 
 
 def test_refusals() -> None:
-    """The words of a refusal are told as text."""
-    events: list[Event] = [RefusalDelta("No."), Finished("refusal")]
-    assert said(written(events)) == [{"text": "No."}]
-    assert whole(events)["candidates"][0]["content"]["parts"] == [{"text": "No."}]
+    """The words of a refusal are no text: they are the message of the finish."""
+    events: list[Event] = [RefusalDelta("N"), RefusalDelta("o."), Finished("stop")]
+    for last in (written(events)[-1], whole(events)):
+        assert last["candidates"][0]["content"]["parts"] == [{"text": ""}]
+        assert (last["candidates"][0]["finishReason"], last["candidates"][0]["finishMessage"]) == ("STOP", "No.")
 
 
 @pytest.mark.parametrize("streamed", [True, False])

@@ -14,9 +14,10 @@ import orjson
 import pytest
 
 from newapi_proxy.adapters import ADAPTERS
+from newapi_proxy.adapters.base import speaks
 from newapi_proxy.surfaces import SURFACES
 from newapi_proxy.surfaces._endpoint import EndpointSurface
-from tests.fakes import inbound, matrix
+from tests.fakes import inbound, matrix, rows
 from tests.fakes.inbound import FORMATS, FUNCTION, PNG, SPOKEN, Picture
 from tests.fakes.matrix import Cell, Provider, Theatre
 from tests.fakes.matrix_grammar import FINISHES
@@ -117,6 +118,32 @@ def test_tools(theatre: Theatre, letter: str, one: Provider, stream: bool) -> No
     assert cell.shown.finish == FINISHES["tool_calls"][letter]
     if one.type != "echo":
         assert b'"weather"' in matrix.raw(cell.sent[-1])
+
+
+@pytest.mark.parametrize(("letter", "one"), CELLS, ids=IDS)
+def test_names_of_tools(theatre: Theatre, letter: str, one: Provider) -> None:
+    """A name is never rewritten: the own family judges it by itself, all others refuse it here, with its place."""
+    theatre.client.says(Say(text="No."))
+    cell = theatre.play(letter, one.name, tools=[{**FUNCTION, "name": "files.read"}])
+    own = inbound.surface(letter).dialect
+    spoken = speaks(rows.adapter(one.type, **one.options)[0], own, one.model)
+    assert spoken is not None
+    asked_alike = one.interface == "cloudflare-run" and letter == "OC"  # its answers alone are of another format
+    if (one.interface, "tools") not in REFUSED and (spoken.dialect == own or asked_alike):
+        assert cell.status == 200, cell.data
+        assert one.type == "echo" or b'"files.read"' in matrix.raw(cell.sent[-1])
+        return
+    assert (cell.status, cell.sent, cell.charged) == (400, (), 0)
+    if (one.interface, "tools") not in REFUSED:
+        assert NAME_AT[letter].encode() in cell.data
+
+
+NAME_AT: Final = {
+    "OC": "tools.0.function.name",
+    "OR": "tools.0.name",
+    "AM": "tools.0.name",
+    "GG": "tools[0].functionDeclarations[0].name",
+}
 
 
 @pytest.mark.parametrize(("letter", "one"), CELLS, ids=IDS)

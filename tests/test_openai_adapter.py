@@ -527,7 +527,7 @@ def test_unreadable_frames_are_skipped() -> None:
         ),
         (
             {"prompt_tokens": 5, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 9}},
-            Usage(prompt=5, completion=2, cache_read=5),
+            Usage(prompt=5, completion=2, cache_read=5, cache_told=9),
         ),
         (
             {"prompt_tokens": 9, "completion_tokens": 2, "prompt_tokens_details": {"cache_write_tokens": 4}},

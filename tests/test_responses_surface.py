@@ -158,7 +158,6 @@ WRONG: list[tuple[Node, str, str]] = [
     ({"temperature": "hot"}, "temperature", "must be a number"),
     ({"tools": {}}, "tools", "must be an array"),
     ({"tools": [{"type": "function"}]}, "tools.0.name", "must be a string"),
-    ({"tools": [{"type": "function", "name": "a b"}]}, "tools.0.name", "letters"),
     ({"tools": [{"type": "function", "name": "f", "parameters": 3}]}, "tools.0.parameters", "must be an object"),
     ({"tool_choice": "some"}, "tool_choice", "must be none"),
     ({"tool_choice": {"type": "function"}}, "tool_choice.name", "must be a string"),

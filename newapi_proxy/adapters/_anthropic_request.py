@@ -21,7 +21,7 @@ from newapi_proxy.adapters._anthropic_messages import (
 )
 from newapi_proxy.adapters._anthropic_models import Traits, traits
 from newapi_proxy.adapters._schema import closed
-from newapi_proxy.adapters._tools import NAME
+from newapi_proxy.adapters._tools import named
 from newapi_proxy.errors import Unsupported
 from newapi_proxy.ir.ask import Ask, Effort, Format, Reasoning, Thinking, Tool, Tree
 from newapi_proxy.wire import tree
@@ -177,15 +177,12 @@ def _tools(ask: Ask, draft: Draft) -> list[Tree]:
     return tools
 
 
-# Names are never rewritten: the client would not know its own tool again (B.0).
 def _tool(tool: Tool, draft: Draft) -> Tree:
     if tool.kind == "server" and tool.family == FAMILY and tool.server is not None:
         return dict(tool.server)
     if tool.kind != "function":
         raise Unsupported(f"Anthropic has no {tool.kind} tool like {tool.name!r} ({tool.path}).", tool.path)
-    if not NAME.fullmatch(tool.name):
-        raise Unsupported(f"Anthropic takes tool names of letters, digits, _ and - only ({tool.path}).", tool.path)
-    value: Tree = {"name": tool.name}
+    value: Tree = {"name": named(tool, "Anthropic")}
     if tool.description:
         value["description"] = tool.description
     schema = tool.schema or {}
@@ -194,8 +191,7 @@ def _tool(tool: Tool, draft: Draft) -> Tree:
         value["input_schema"] = closed(value["input_schema"])
         value["strict"] = True
     elif tool.strict:
-        prefix = f"{tool.path}.function" if tool.path.startswith("tools.") else tool.path
-        draft.dropped.append(f"{prefix}.strict")
+        draft.dropped.append(f"{tool.place}.strict")
     return marked(value, tool.cache)
 
 

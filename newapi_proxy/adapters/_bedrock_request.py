@@ -15,7 +15,7 @@ from newapi_proxy.adapters import _anthropic_request as claude
 from newapi_proxy.adapters._bedrock_messages import Draft, conversation, keep_last_points
 from newapi_proxy.adapters._bedrock_models import known_betas, traits
 from newapi_proxy.adapters._schema import closed
-from newapi_proxy.adapters._tools import NAME
+from newapi_proxy.adapters._tools import named
 from newapi_proxy.adapters.anthropic import betas
 from newapi_proxy.errors import Unsupported
 from newapi_proxy.ir.ask import Ask, Choice, Controls, Format, Text, Thinking, Tool, Tree, Turn
@@ -221,13 +221,10 @@ def _tools(ask: Ask, draft: Draft) -> list[Tree]:
     return tools
 
 
-# Names are never rewritten: the client would not know its own tool again (B.0).
 def _tool(tool: Tool, draft: Draft) -> Tree:
     if tool.kind != "function":
         raise Unsupported(f"Bedrock has no {tool.kind} tool like {tool.name!r} ({tool.path}).", tool.path)
-    if not NAME.fullmatch(tool.name):
-        raise Unsupported(f"Bedrock takes tool names of letters, digits, _ and - only ({tool.path}).", tool.path)
-    value: Tree = {"name": tool.name}
+    value: Tree = {"name": named(tool, "Bedrock")}
     if tool.description:
         value["description"] = tool.description
     schema = tool.schema or {}
@@ -236,8 +233,7 @@ def _tool(tool: Tool, draft: Draft) -> Tree:
         schema = closed(schema)
         value["strict"] = True
     elif tool.strict:
-        prefix = f"{tool.path}.function" if tool.path.startswith("tools.") else tool.path
-        draft.dropped.append(f"{prefix}.strict")
+        draft.dropped.append(f"{tool.place}.strict")
     value["inputSchema"] = {"json": schema}
     return {"toolSpec": value}
 

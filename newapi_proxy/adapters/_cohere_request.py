@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from newapi_proxy.adapters._cohere_messages import Draft, messages
-from newapi_proxy.adapters._tools import NAME
+from newapi_proxy.adapters._tools import named
 from newapi_proxy.adapters.base import Target, refuse_own
 from newapi_proxy.errors import Unsupported
 from newapi_proxy.ir.ask import Ask, Choice, Format, Thinking, Tool, Tree
@@ -119,8 +119,7 @@ def offered(ask: Ask) -> list[Tool]:
     for tool in tools:
         if tool.kind != "function":
             raise Unsupported(f"Cohere has no {tool.kind} tool like {tool.name!r} ({tool.path}).", tool.path or "tools")
-        if not NAME.fullmatch(tool.name):
-            raise Unsupported(f"Cohere takes tool names of letters, digits, _ and - only ({tool.path}).", tool.path)
+        named(tool, "Cohere")
     return tools
 
 

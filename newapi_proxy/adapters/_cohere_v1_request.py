@@ -171,8 +171,7 @@ def _tools(ask: Ask, body: Tree, history: list[Tree], draft: Draft) -> None:
     tools = offered(ask)
     for tool in tools:
         if tool.strict:
-            prefix = f"{tool.path}.function" if tool.path.startswith("tools.") else tool.path
-            draft.dropped.append(f"{prefix}.strict")
+            draft.dropped.append(f"{tool.place}.strict")
     body["tools"] = [
         {
             "name": tool.name,

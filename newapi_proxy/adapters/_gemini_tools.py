@@ -16,7 +16,6 @@ from newapi_proxy.ir.ask import Ask, Choice, Tool
 Tree = dict[str, Any]
 
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
-_NESTED: Final = "openai-chat"  # tools of this format have an object of their own inside
 _BUILT_IN: Final = ("googleSearch", "codeExecution")  # function names that mean the provider's own tool
 
 
@@ -31,7 +30,7 @@ def tools(ask: Ask, draft: Draft) -> list[Tree]:
         if own is not None:
             others.update(own)
         elif filtered is None or tool.name in filtered:
-            functions.append(_function(tool, draft, ".function" if ask.dialect == _NESTED else ""))
+            functions.append(_function(tool, draft))
     search = ask.controls.steering.get("web_search_options")
     if isinstance(search, dict):
         others["googleSearch"] = {}
@@ -81,13 +80,13 @@ def _own(tool: Tool) -> Tree | None:
 
 
 # Names are never rewritten: the client would not know its own tool again (B.0).
-def _function(tool: Tool, draft: Draft, inside: str) -> Tree:
-    place = tool.path + inside if tool.path.startswith("tools.") else tool.path
+def _function(tool: Tool, draft: Draft) -> Tree:
     if tool.strict and not draft.traits.validated:
-        draft.dropped.append(f"{place}.strict")
+        draft.dropped.append(f"{tool.place}.strict")
     if not _NAME.fullmatch(tool.name):
         raise Unsupported(
-            f"{draft.quirks.name} takes tool names that begin with a letter or _ only ({place}.name).", f"{place}.name"
+            f"{draft.quirks.name} takes tool names that begin with a letter or _ only ({tool.place}.name).",
+            f"{tool.place}.name",
         )
     value: Tree = {"name": tool.name, "description": tool.description or ""}
     schema = tool.schema

@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from newapi_proxy.adapters._ollama_messages import Draft, instruct, messages
-from newapi_proxy.adapters._tools import NAME
+from newapi_proxy.adapters._tools import named
 from newapi_proxy.adapters.base import Target, refuse_own
 from newapi_proxy.errors import Unsupported
 from newapi_proxy.ir.ask import Ask, Choice, Format, Text, Thinking, Tool, Tree
@@ -112,20 +112,16 @@ def _allowed(tool: Tool, choice: Choice) -> bool:
     return choice.allowed is None or tool.name in choice.allowed
 
 
-# Names are never rewritten: the client would not know its own tool again (B.0).
 def _tool(tool: Tool, draft: Draft) -> Tree:
     if tool.kind != "function":
         raise Unsupported(f"Ollama has no {tool.kind} tool like {tool.name!r} ({tool.path}).", tool.path or "tools")
-    if not NAME.fullmatch(tool.name):
-        raise Unsupported(f"Ollama takes tool names of letters, digits, _ and - only ({tool.path}).", tool.path)
-    function: Tree = {"name": tool.name}
+    function: Tree = {"name": named(tool, "Ollama")}
     if tool.description:
         function["description"] = tool.description
     schema = tool.schema or {}
     function["parameters"] = schema if "type" in schema else {"type": "object", "properties": {}, **schema}
     if tool.strict:
-        prefix = f"{tool.path}.function" if tool.path.startswith("tools.") else tool.path
-        draft.dropped.append(f"{prefix}.strict")
+        draft.dropped.append(f"{tool.place}.strict")
     if tool.cache is not None:
         draft.dropped.append(f"{tool.path}.cache_control")
     return {"type": "function", "function": function}

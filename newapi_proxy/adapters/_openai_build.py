@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final, Literal, assert_never
 
 from newapi_proxy.adapters._openai_draft import FILE_BELOW, IMAGE_BELOW, Draft
-from newapi_proxy.adapters._tools import NAME
+from newapi_proxy.adapters._tools import named
 from newapi_proxy.errors import Unsupported
 from newapi_proxy.ir.ask import (
     Ask,
@@ -121,11 +121,10 @@ def _tools(ask: Ask) -> list[Node]:
 def _tool(tool: Tool) -> Node:
     if tool.kind == "server" or (tool.kind == "custom" and tool.family != FAMILY):
         raise Unsupported(f"This provider has no tool like {tool.name}.", tool.path or "tools")
-    if not NAME.fullmatch(tool.name):
-        raise Unsupported(f"The tool name {tool.name[:80]!r} is not allowed here.", f"{tool.path}.name")
+    name = named(tool, "This provider")
     if tool.kind == "custom" and tool.server is not None:
         return tool.server
-    function: Node = {"name": tool.name}
+    function: Node = {"name": name}
     if tool.description is not None:
         function["description"] = tool.description
     function["parameters"] = tool.schema or {"type": "object", "properties": {}}

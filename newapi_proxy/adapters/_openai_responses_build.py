@@ -10,7 +10,7 @@ from typing import Any, Final, TypeGuard, assert_never
 
 from newapi_proxy.adapters._openai_build import effort
 from newapi_proxy.adapters._openai_draft import JSON_WISH, Draft
-from newapi_proxy.adapters._tools import NAME
+from newapi_proxy.adapters._tools import named
 from newapi_proxy.adapters.base import refuse_own
 from newapi_proxy.errors import Unsupported
 from newapi_proxy.ir.ask import (
@@ -204,11 +204,10 @@ def _format(wish: Format) -> Node:
 def _tool(tool: Tool) -> Node:
     if tool.kind == "server" or (tool.kind == "custom" and tool.family != CHAT_FAMILY):
         raise Unsupported(f"This provider has no tool like {tool.name}.", tool.path or "tools")
-    if not NAME.fullmatch(tool.name):
-        raise Unsupported(f"The tool name {tool.name[:80]!r} is not allowed here.", f"{tool.path}.name")
+    name = named(tool, "This provider")
     if tool.kind == "custom":
         return _custom(tool)
-    function: Node = {"type": "function", "name": tool.name}
+    function: Node = {"type": "function", "name": name}
     if tool.description is not None:
         function["description"] = tool.description
     function["parameters"] = tool.schema or {"type": "object", "properties": {}}

@@ -44,10 +44,12 @@ def read_usage(value: Any) -> Usage | None:
         return None
     if not reasoning and value.keys() <= _PLAIN:
         return Usage(prompt=prompt, completion=completion)
+    cached = _cached(value, ins)
     usage = Usage(
         prompt=prompt,
         completion=completion,
-        cache_read=_cached(value, ins),
+        cache_read=cached,
+        cache_told=cached if cached > prompt else 0,  # Grok on Azure leaves cached input out of its prompt
         cache_write=max(_count(ins, "cache_write_tokens"), _count(ins, "cache_creation_tokens")),
         audio_in=_count(ins, "audio_tokens"),
         image_in=_count(ins, "image_tokens"),

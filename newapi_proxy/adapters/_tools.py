@@ -13,10 +13,12 @@ import string
 from collections.abc import Mapping
 from typing import Any, Final
 
+from newapi_proxy.errors import Unsupported
+from newapi_proxy.ir.ask import Tool
 from newapi_proxy.wire import tree
 
 RAW: Final = "__raw_arguments__"
-NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 LONGEST_SEAL: Final = 64 * 1024  # characters of a signature that an id carries
 _MARKS: Final = ("__sig__", "__sigx__")  # behind it a check, and the signature: base64 as it is, or any text wrapped
 _CHECK: Final = 6  # letters that tell a whole signature from one that was cut
@@ -41,6 +43,16 @@ def as_text(arguments: Any) -> str:
     if isinstance(arguments, Mapping) and set(arguments) == {RAW} and isinstance(arguments[RAW], str):
         return str(arguments[RAW])  # a broken turn that was wrapped on its way in
     return tree.dumps(arguments)
+
+
+def named(tool: Tool, provider: str) -> str:
+    """The tool's name. Raises Unsupported where it would have to be changed: the client would not know it again."""
+    if not _NAME.fullmatch(tool.name):
+        raise Unsupported(
+            f"{provider} takes tool names of 1 to 64 letters, digits, _ and - only ({tool.place}.name).",
+            f"{tool.place}.name",
+        )
+    return tool.name
 
 
 def new_id(seed: str, prefix: str = "call_", length: int = 24) -> str:

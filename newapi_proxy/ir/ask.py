@@ -121,7 +121,10 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Tool(msgspec.Struct, frozen=True, kw_only=True):
-    """A tool the model may call. `server` holds a provider's own tool verbatim (then `name` is its type)."""
+    """A tool the model may call. `server` holds a provider's own tool verbatim (then `name` is its type).
+
+    `inside`: where below `path` its name and schema stand (".function" in OpenAI chat).
+    """
 
     name: str
     description: str | None = None
@@ -132,6 +135,12 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
     family: str = ""
     cache: CacheMark | None = None
     path: str = ""
+    inside: str = ""
+
+    @property
+    def place(self) -> str:
+        """Where its name and schema stand, for error messages and the list of what was dropped."""
+        return self.path + self.inside
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):

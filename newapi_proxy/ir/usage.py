@@ -51,11 +51,14 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     sub-inferences billed beside this one, each at its own model's price (Anthropic compaction, advisor). `calls`: how
     often a price per call is due, where the answer says it (searches); None: as asked. `pieces`: what came on routes
     that sell pictures, speech or sound; None on all others, and where as much came as was asked.
+    `cache_told`: what upstream told as read from the cache where that is more than the whole prompt; shown by formats
+    that do not add it up, never billed.
     """
 
     prompt: int = 0
     completion: int = 0
     cache_read: int = 0
+    cache_told: int = 0
     cache_write: int = 0
     cache_write_1h: int = 0
     audio_in: int = 0
@@ -75,6 +78,11 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     def plain_input(self) -> int:
         """Input that is neither cached nor cache-written: Anthropic's `input_tokens`."""
         return max(0, self.prompt - self.cache_read - self.cache_write - self.cache_write_1h)
+
+    @property
+    def cache_shown(self) -> int:
+        """Cached input as upstream told it."""
+        return max(self.cache_read, self.cache_told)
 
     @property
     def empty(self) -> bool:

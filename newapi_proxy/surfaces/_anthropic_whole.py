@@ -43,7 +43,7 @@ def message(face: Face, events: Iterable[Event], usage: Usage) -> bytes:
             "role": "assistant",
             "model": face.model,
             "content": whole.content(),
-            **shapes.stopped(whole.finished, bool(whole.calls)),
+            **shapes.stopped(whole.finished, bool(whole.calls), whole.refused),
             "usage": shapes.usage_tree(usage),
         }
     )
@@ -52,11 +52,12 @@ def message(face: Face, events: Iterable[Event], usage: Usage) -> bytes:
 class _Whole:
     """The blocks of a whole answer, in order of appearance."""
 
-    __slots__ = ("_blocks", "_key", "calls", "finished", "id")
+    __slots__ = ("_blocks", "_key", "calls", "finished", "id", "refused")
 
     def __init__(self) -> None:
         self.id: str | None = None
         self.finished: Finished | None = None
+        self.refused = ""
         self.calls: dict[int, tuple[Tree, list[str]]] = {}
         self._blocks: list[Tree] = []
         self._key: tuple[str, int] | None = None  # what the last block is
@@ -66,8 +67,8 @@ class _Whole:
         match event:
             case TextDelta(text=text, block=block) if text:
                 self._at("text", block, {"type": "text", "text": ""})["text"] += text
-            case RefusalDelta(text=text) if text:
-                self._at("text", shapes.REFUSAL, {"type": "text", "text": ""})["text"] += text
+            case RefusalDelta(text=text):
+                self.refused = (self.refused + text)[: shapes.MOST_REFUSED]
             case ReasoningDelta(text=text, block=block) if text:
                 self._at("thinking", block, {"type": "thinking", "thinking": "", "signature": ""})["thinking"] += text
             case ReasoningSealed():

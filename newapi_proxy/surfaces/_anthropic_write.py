@@ -66,7 +66,7 @@ _FIELDS: Final = {
 }
 _HOT: Final[dict[str, type[Event]]] = {"text": TextDelta, "thinking": ReasoningDelta, "call": CallDelta}
 _END: Final = b"}}\n\n"
-REFUSAL: Final = -2  # the block number of refusal words: no upstream counts below zero
+MOST_REFUSED: Final = 64 * 1024  # characters of a refusal's words
 MESSAGE_STOP: Final = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
 
 
@@ -129,15 +129,20 @@ def message_delta(stop: Tree, usage: Usage) -> bytes:
     return named({"type": "message_delta", "delta": stop, "usage": usage_tree(usage)})
 
 
-def stopped(finished: Finished | None, called: bool) -> Tree:
-    """`stop_reason` and what belongs to it; calls present mean tool_use whatever upstream says."""
+def stopped(finished: Finished | None, called: bool, refused: str = "") -> Tree:
+    """`stop_reason` and what belongs to it; calls present mean tool_use whatever upstream says.
+
+    `refused`: words of a refusal that upstream told beside the text. They are no text here either, since who asked for
+    JSON would read them as such: they are the explanation, whatever word the answer ends with.
+    """
     reason = "end_turn" if finished is None else _STOPS[finished.reason]
     sequence = finished.stop_sequence if finished else None
     if reason == "end_turn":
         reason = "tool_use" if called else "stop_sequence" if sequence is not None else reason
     value: Tree = {"stop_reason": reason, "stop_sequence": sequence if reason == "stop_sequence" else None}
-    if reason == "refusal" and finished and finished.detail:
-        value["stop_details"] = {"type": "refusal", "category": None, "explanation": finished.detail}
+    detail = finished.detail if finished and reason == "refusal" else None
+    if refused or detail:
+        value["stop_details"] = {"type": "refusal", "category": None, "explanation": refused or detail}
     return value
 
 
@@ -237,6 +242,7 @@ class StreamWriter:
         self._hot: type[Event] | None = None  # the event that continues the open block, with nothing waiting
         self._number = 0  # and the number it has there
         self._finished: Finished | None = None
+        self._refused = ""
 
     def feed(self, event: Event) -> bytes:
         """See surfaces.base.Writer."""
@@ -259,7 +265,7 @@ class StreamWriter:
         self._ended = True
         begun = self._begin(None)
         rest = self._flush()
-        stop = stopped(self._finished, bool(self._calls))
+        stop = stopped(self._finished, bool(self._calls), self._refused)
         return begun + rest + message_delta(stop, usage) + MESSAGE_STOP
 
     def fail(self, error: ProxyError, request_id: str) -> bytes:
@@ -305,7 +311,8 @@ class StreamWriter:
             case TextDelta(text=text, block=block):
                 return self._say("text", block, {"type": "text", "text": ""}, text)
             case RefusalDelta(text=text):
-                return self._say("text", REFUSAL, {"type": "text", "text": ""}, text)
+                self._refused = (self._refused + text)[:MOST_REFUSED]
+                return b""
             case ReasoningDelta(text=text, block=block):
                 return self._say("thinking", block, {"type": "thinking", "thinking": "", "signature": ""}, text)
             case ReasoningSealed():

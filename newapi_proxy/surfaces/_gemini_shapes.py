@@ -27,6 +27,7 @@ ALT: Final = "alt"  # where an ask keeps how its stream is framed, among its hea
 RAW: Final = "__raw_arguments__"
 MOST_TEXT: Final = 1024 * 1024  # characters of an answer's text kept to turn citations' places into bytes
 MOST_SOURCES: Final = 500  # citations of one answer
+MOST_REFUSED: Final = 64 * 1024  # characters of a refusal's words
 FINISH: Final[dict[Finish, str]] = {
     "stop": "STOP",
     "tool_calls": "STOP",
@@ -126,7 +127,7 @@ def usage_tree(usage: Usage) -> Node:
     node: Node = {"promptTokenCount": prompt, "candidatesTokenCount": completion - thoughts}
     if thoughts:
         node["thoughtsTokenCount"] = thoughts
-    cached = sum(one.cache_read for one in every)
+    cached = sum(one.cache_shown for one in every)
     if cached:
         node["cachedContentTokenCount"] = cached
     node["totalTokenCount"] = prompt + completion

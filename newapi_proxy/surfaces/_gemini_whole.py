@@ -53,7 +53,7 @@ def answer(face: Face, events: Iterable[Event], usage: Usage) -> bytes:
 class _Candidate:
     """One alternative while its events come."""
 
-    __slots__ = ("_calls", "_finished", "_key", "_parts", "_sources", "_text")
+    __slots__ = ("_calls", "_finished", "_key", "_parts", "_refused", "_sources", "_text")
 
     def __init__(self) -> None:
         self._parts: list[Node] = []
@@ -62,6 +62,7 @@ class _Candidate:
         self._text: list[str] = []
         self._sources: list[Node] = []
         self._finished: Finished | None = None
+        self._refused = ""
 
     def take(self, event: Event) -> None:
         """Listens to one event of this alternative."""
@@ -69,9 +70,8 @@ class _Candidate:
             case TextDelta(text=text, block=block) if text:
                 self._text.append(text)
                 self._at("text", block, {"text": ""})["text"] += text
-            case RefusalDelta(text=text) if text:
-                self._text.append(text)
-                self._at("refusal", 0, {"text": ""})["text"] += text
+            case RefusalDelta(text=text):
+                self._refused = (self._refused + text)[: shapes.MOST_REFUSED]
             case ReasoningDelta(text=text, block=block) if text:
                 self._at("thought", block, {"text": "", "thought": True})["text"] += text
             case ReasoningSealed(signature=signature, block=block) if signature:
@@ -95,7 +95,8 @@ class _Candidate:
         """The candidate."""
         for part, call, pieces in self._calls.values():
             part.update(shapes.call_part(call.id, call.name, "".join(pieces), call.kind, call.signature))
-        return candidate(self._parts or [{"text": ""}], index, self._finished, self._sources, "".join(self._text))
+        node = candidate(self._parts or [{"text": ""}], index, self._finished, self._refused)
+        return sourced(node, self._sources, "".join(self._text))
 
     def _new(self, part: Node, key: tuple[str, int] | None = None) -> Node:
         self._parts.append(part)
@@ -106,16 +107,21 @@ class _Candidate:
         return self._parts[-1] if self._key == (kind, number) else self._new(skeleton, (kind, number))
 
 
-def candidate(parts: list[Node], index: int, finished: Finished | None, sources: list[Node], text: str | None) -> Node:
-    """A candidate that has ended, with where its text comes from."""
+def candidate(parts: list[Node], index: int, finished: Finished | None, refused: str) -> Node:
+    """A candidate that has ended; `refused`: words of a refusal, which are no text in this format either."""
     ended = finished or Finished("stop")
     node: Node = {
         "content": {"parts": parts, "role": "model"},
         "finishReason": shapes.FINISH[ended.reason],
         "index": index,
     }
-    if ended.detail:
-        node["finishMessage"] = ended.detail
+    if refused or ended.detail:
+        node["finishMessage"] = refused or ended.detail
+    return node
+
+
+def sourced(node: Node, sources: list[Node], text: str | None) -> Node:
+    """The candidate with where its text comes from."""
     if sources:
         node["groundingMetadata"] = shapes.grounding(sources, text)
     return node

@@ -26,7 +26,7 @@ from newapi_proxy.ir.events import (
 )
 from newapi_proxy.ir.usage import Usage
 from newapi_proxy.surfaces import _gemini_shapes as shapes
-from newapi_proxy.surfaces._gemini_whole import candidate
+from newapi_proxy.surfaces._gemini_whole import candidate, sourced
 from newapi_proxy.surfaces.base import Face
 from newapi_proxy.wire import tree
 
@@ -53,13 +53,14 @@ class _Call:
 class _Voice:
     """One candidate of the answer: what it has said, as far as the end needs it."""
 
-    __slots__ = ("calls", "finished", "kept", "sealed", "sources", "text", "thought")
+    __slots__ = ("calls", "finished", "kept", "refused", "sealed", "sources", "text", "thought")
 
     def __init__(self) -> None:
         self.calls: dict[int, _Call] = {}
         self.finished: Finished | None = None
         self.text: list[str] | None = []  # None: too long to be kept
         self.kept = 0
+        self.refused = ""
         self.sources: list[Node] = []
         self.thought: int | None = None  # block of the last thinking
         self.sealed = True  # whether it has its signature, so that the next block is told apart
@@ -119,7 +120,10 @@ class Writer:
 
     def _spoken(self, voice: _Voice, event: Event, choice: int) -> bytes:
         match event:
-            case TextDelta(text=text) | RefusalDelta(text=text):
+            case RefusalDelta(text=text):
+                voice.refused = (voice.refused + text)[: shapes.MOST_REFUSED]
+                return b""
+            case TextDelta(text=text):
                 return self._flush(voice, choice) + self._text(voice, text, choice)
             case ReasoningDelta():
                 return self._flush(voice, choice) + self._thought(voice, event)
@@ -201,7 +205,8 @@ class Writer:
         ended = []
         for index, voice in sorted(voices.items()):
             text = None if voice.text is None else "".join(voice.text)
-            ended.append(candidate([{"text": ""}], index, voice.finished, voice.sources, text))
+            end = candidate([{"text": ""}], index, voice.finished, voice.refused)
+            ended.append(sourced(end, voice.sources, text))
         return out + self._framing.element({"candidates": ended, **self._around(usage)}) + self._framing.end()
 
     def fail(self, error: ProxyError, request_id: str) -> bytes:

@@ -6,7 +6,6 @@ they stay in the tree for providers of the same family and are named in `unknown
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any, Final, get_args
 
@@ -31,7 +30,6 @@ from newapi_proxy.wire import tree
 DIALECT: Final = "openai-chat"
 MOST_TOKENS: Final = (2**31 - 1) // 2  # the inherited bound of max_tokens
 MOST_CHOICES: Final = 128
-_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _EFFORTS: Final = frozenset(get_args(Effort))
 
 _Reading = Callable[[Node, str], object]
@@ -164,12 +162,13 @@ def _tool(value: Any, path: str) -> Tool:
     if kind == "custom":
         custom = object_of(node.get("custom"), f"{path}.custom")
         return Tool(
-            name=_named(custom, f"{path}.custom"),
+            name=text_of(custom.get("name"), f"{path}.custom.name"),
             description=text_in(custom, "description", f"{path}.custom."),
             kind="custom",
             server=node,
             family=_openai_parts.FAMILY,
             path=path,
+            inside=".custom",
         )
     return Tool(name=kind, kind="server", server=node, family=_openai_parts.FAMILY, path=path)
 
@@ -186,20 +185,14 @@ def _functions(value: Any) -> tuple[Tool, ...]:
 
 def _function(function: Node, path: str, around: Node, place: str) -> Tool:
     return Tool(
-        name=_named(function, path),
+        name=text_of(function.get("name"), f"{path}.name"),
         description=text_in(function, "description", f"{path}."),
         schema=object_in(function, "parameters", f"{path}."),
         strict=flag_in(function, "strict", f"{path}."),
         cache=cache_in(around, f"{place}.") or cache_in(function, f"{path}."),
         path=place,
+        inside=path[len(place) :],
     )
-
-
-def _named(node: Node, path: str) -> str:
-    name = text_of(node.get("name"), f"{path}.name")
-    if not _NAME.fullmatch(name):
-        raise bad(f"{path}.name must be 1 to 64 letters, digits, underscores and hyphens.", f"{path}.name")
-    return name
 
 
 def _choice(sent: Node, legacy: bool) -> Choice | None:

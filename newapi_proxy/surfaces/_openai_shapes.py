@@ -43,7 +43,7 @@ def usage_tree(usage: Usage) -> Node:
     prompt = sum(one.prompt for one in every)
     completion = sum(one.completion for one in every)
     details: Node = {
-        "cached_tokens": sum(one.cache_read for one in every),
+        "cached_tokens": sum(one.cache_shown for one in every),
         "audio_tokens": usage.audio_in,
     }
     written = sum(one.cache_write + one.cache_write_1h for one in every)

@@ -6,7 +6,6 @@ same format. What rests on a provider's stored state is listed as `own`: no othe
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any, Final, get_args
 
@@ -32,7 +31,6 @@ from newapi_proxy.wire import tree
 
 MOST_TOKENS: Final = (2**31 - 1) // 2
 CHAT_FAMILY: Final = "openai"  # whose shape free-form tools have in the Ask
-_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _EFFORTS: Final = frozenset(get_args(Effort))
 _SEARCHES: Final = ("web_search", "web_search_preview")
 _SEALED: Final = "reasoning.encrypted_content"
@@ -183,7 +181,7 @@ def _search(node: Node) -> Node:
 def _tool(kind: str, node: Node, path: str) -> Tool:
     if kind == "function":
         return Tool(
-            name=_named(node, path),
+            name=text_of(node.get("name"), f"{path}.name"),
             description=text_in(node, "description", f"{path}."),
             schema=object_in(node, "parameters", f"{path}."),
             strict=flag_in(node, "strict", f"{path}."),
@@ -192,7 +190,7 @@ def _tool(kind: str, node: Node, path: str) -> Tool:
         )
     if kind == "custom":
         return Tool(
-            name=_named(node, path),
+            name=text_of(node.get("name"), f"{path}.name"),
             description=text_in(node, "description", f"{path}."),
             kind="custom",
             server={"type": "custom", "custom": _custom(node)},
@@ -210,13 +208,6 @@ def _custom(node: Node) -> Node:
         rest = {name: value for name, value in form.items() if name != "type"}
         custom["format"] = {"type": "grammar", "grammar": rest}
     return custom
-
-
-def _named(node: Node, path: str) -> str:
-    name = text_of(node.get("name"), f"{path}.name")
-    if not _NAME.fullmatch(name):
-        raise bad(f"{path}.name must be 1 to 64 letters, digits, underscores and hyphens.", f"{path}.name")
-    return name
 
 
 def _choice(sent: Node) -> Choice | None:

@@ -68,7 +68,7 @@ def usage_tree(usage: Usage) -> Node:
     node: Node = {
         "input_tokens": prompt,
         "input_tokens_details": {
-            "cached_tokens": sum(one.cache_read for one in every),
+            "cached_tokens": sum(one.cache_shown for one in every),
             "cache_write_tokens": sum(one.cache_write + one.cache_write_1h for one in every),
         },
         "output_tokens": completion,
