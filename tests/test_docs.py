@@ -162,8 +162,9 @@ def test_sh_blocks(example: Daemon) -> None:
     assert "demo" in outputs[2]
     lines = [line for line in example.lines if line["event"] == "request"]
     ends = [(line["status"], line["end"], line["stream"]) for line in lines]
-    assert ends == [(200, "ok", False), (200, "ok", True)]
-    assert all(line["quota"] > 0 for line in lines)
+    assert ends == [(200, "ok", False), (200, "ok", True), (200, "ok", False)]
+    assert [line["quota"] > 0 for line in lines] == [True, True, False]
+    assert orjson.loads(outputs[3])["data"]["total_used"] == sum(line["quota"] for line in lines)
 
 
 def test_python_blocks(example: Daemon) -> None:
