@@ -451,7 +451,7 @@ def test_files_sound_and_films() -> None:
     assert images.tokens(Media(kind="file", data=b64(pages)), "claude-opus-5") == 6000
     assert images.tokens(Media(kind="file", data=b64(bytes(200_000))), "gpt-4o") == 1000
     second = b64(bytes(48_000))
-    assert images.tokens(Media(kind="audio", data=second, media_type="audio/wav"), "gpt-4o-audio-preview") == 10
+    assert images.tokens(Media(kind="audio", data=second, media_type="audio/pcm"), "gpt-4o-audio-preview") == 10
     assert images.tokens(Media(kind="audio", data=second, media_type="audio/mp3"), "gemini-2.0-flash") == 96
     assert images.tokens(Media(kind="video", data=b64(bytes(250_000))), "gemini-2.0-flash") == 295
     for kind, wanted in (("audio", 256), ("video", 8192), ("file", 4096)):

@@ -10,7 +10,7 @@ import math
 import re
 from typing import Final
 
-from newapi_proxy.billing import encodings
+from newapi_proxy.billing import encodings, sound
 from newapi_proxy.ir.ask import Media
 
 Size = tuple[int, int]
@@ -43,8 +43,7 @@ _PAGE_BYTES: Final = 50_000
 _PAGE_MARK: Final = re.compile(rb"/Type\s*/Page(?![a-zA-Z])")
 _SCANNED: Final = 4 * 1024 * 1024  # base64 characters of a document that are looked through for pages
 _SOUND: Final = {"tiles": 10, "claude": 10, "gemini2": 32, "gemini3": 25}  # tokens a second
-_SOUND_BYTES: Final = {"wav": 48_000, "pcm": 48_000}  # bytes a second: 24 kHz, 16 bits
-_COMPRESSED: Final = 16_000  # bytes a second of MP3 at 128 kbit/s, and roughly of the others
+_RAW: Final = {"pcm": 48, "pcm16": 48, "l16": 48, "g711_ulaw": 8, "g711_alaw": 8}  # bytes a millisecond, no head
 _FILM: Final = {"tiles": 263, "claude": 263, "gemini2": 295, "gemini3": 91}  # tokens a second, its sound included
 _FILM_BYTES: Final = 250_000
 _UNSEEN: Final = {"audio": 256, "video": 8192, "file": 4096}  # by address: nothing is known of the length
@@ -68,7 +67,9 @@ def tokens(media: Media, model: str, *, sized: bool = True) -> int:
         return _PAGE[make] * _pages(data, length)
     if media.kind == "audio":
         form = (media.media_type or "").rpartition("/")[2].removeprefix("x-")
-        return math.ceil(_SOUND[make] * length / _SOUND_BYTES.get(form, _COMPRESSED))
+        raw = _RAW.get(form)
+        lasts = -(-length // raw) if raw else sound.milliseconds(_decoded(data[:_SCANNED]), length)
+        return -(-_SOUND[make] * lasts // 1000)
     return math.ceil(_FILM[make] * length / _FILM_BYTES)
 
 
