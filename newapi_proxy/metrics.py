@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric as Family
 
 _Shape = Literal["counter", "gauge", "histogram"]
-MOST_LABELS: Final = 5000  # label sets per metric; more are summed under "other"
+_MOST_LABELS: Final = 5000  # label sets per metric; more are summed under "other"
 _SECONDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 _COMMITS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.0)
 
@@ -41,6 +41,10 @@ METRICS: Final[Mapping[str, Metric]] = {
     "newapi_tokens_total": Metric("counter", "Tokens as billed.", ("model", "kind")),
     "newapi_quota_total": Metric("counter", "Quota units charged (500000 are 1 USD).", ("model", "channel")),
     "newapi_attempts_total": Metric("counter", "Upstream attempts.", ("channel", "outcome")),
+    "newapi_limited_total": Metric(
+        "counter", "Requests and attempts that found a limit reached.", ("scope", "name", "limit")
+    ),
+    "newapi_limit_used": Metric("gauge", "What each limit has taken now.", ("scope", "name", "limit")),
     "newapi_channel_state": Metric("gauge", "0 closed, 1 half-open, 2 open, 3 disabled.", ("channel",)),
     "newapi_config_reload_ok": Metric("gauge", "1 when the last load of the configuration succeeded."),
     "newapi_config_reload_timestamp_seconds": Metric("gauge", "When the configuration in use was loaded."),
@@ -101,7 +105,7 @@ def _add(numbers: _Numbers, labels: tuple[str, ...], amount: float) -> None:
     """Adds to one label set; a new one beyond the bound goes to "other"."""
     if labels in numbers:
         numbers[labels] += amount
-    elif len(numbers) < MOST_LABELS:
+    elif len(numbers) < _MOST_LABELS:
         numbers[labels] = amount
     else:
         other = ("other",) * len(labels)
@@ -153,6 +157,11 @@ def attempt(channel: str, outcome: str) -> None:
     _add(_attempts, (channel, outcome), 1)
 
 
+def limited(scope: str, name: str, limit: str) -> None:
+    """A limit was reached; `scope` is token, group, channel or key, all three are the configuration's words."""
+    _add(_numbers["newapi_limited_total"], (scope, name, limit), 1)
+
+
 def channel_state(channel: str, state: int) -> None:
     """0 closed, 1 half-open, 2 open, 3 disabled."""
     _numbers["newapi_channel_state"][(channel,)] = state
@@ -198,10 +207,14 @@ def snapshot() -> dict[str, float]:
     return {name: numbers[()] for name, numbers in _numbers.items() if () in numbers}
 
 
-def text() -> bytes:
-    """Everything in the Prometheus text format, with the client library's process metrics."""
+def text(used: Iterable[tuple[str, str, str, int]] = ()) -> bytes:
+    """Everything in the Prometheus text format, with the client library's process metrics.
+
+    `used`: what the limits have taken now, as scope, name, limit, count.
+    """
     from prometheus_client import generate_latest
 
+    _numbers["newapi_limit_used"] = {(scope, name, limit): count for scope, name, limit, count in used}
     return generate_latest(_registry())
 
 

@@ -22,22 +22,26 @@ from newapi_proxy.adapters.base import UNOWNED, Adapter
 from newapi_proxy.billing.ledger import Account
 from newapi_proxy.billing.prices import PriceBook, book
 from newapi_proxy.config.model import Channel as ChannelConfig
-from newapi_proxy.config.model import Config, Override
+from newapi_proxy.config.model import Config, Group, Limits, Override
 from newapi_proxy.config.model import Token as TokenConfig
 from newapi_proxy.ir.ask import Thinking
 from newapi_proxy.secret import Secret
 from newapi_proxy.store.tokens import TokenRow, YamlToken
+from newapi_proxy.store.windows import Ceiling, Rate
 
 FIXED: Final = ("listen", "database", "durability", "redis", "metrics")  # a change needs a restart
 MOST_KNOWN: Final = 4096  # remembered look-ups: model names come from requests
 ENABLED, EXPIRED, EXHAUSTED = 1, 3, 4  # token and user status in the inherited tables
 DEFAULT_RATIO: Final = Decimal(1)  # a group that the file does not list (relay-and-billing 5.1)
+_RATES: Final = (("rpm", 60.0, False), ("rpd", 86400.0, False), ("tpm", 60.0, True))
+Ceilings = tuple[Ceiling, ...]
 
 
 class Channel(msgspec.Struct, frozen=True, kw_only=True):
     """One upstream account as requests see it. `id` is its database row; `keys` are tried in turn.
 
     `thinking`: what the requested name's suffix asks for, on the view of a channel that such a request gets.
+    `ceilings`: the limits that a request through each of the keys meets; empty where the channel has none.
     """
 
     name: str
@@ -59,6 +63,7 @@ class Channel(msgspec.Struct, frozen=True, kw_only=True):
     proxy: str | None = None
     options: Any = None
     thinking: Thinking | None = None
+    ceilings: tuple[Ceilings, ...] = ()
 
     def upstream_model(self, requested: str) -> str:
         """The name upstream knows; one hop of the mapping."""
@@ -73,6 +78,7 @@ class Token(msgspec.Struct, frozen=True, kw_only=True):
     """One client key. `models` empty: all that its group reaches. `expires` unix seconds, None never.
 
     `username` is the account it belongs to. `expired`: the database says so, whatever `expires` says.
+    `ceilings`: its own limits and its group's.
     """
 
     name: str
@@ -86,6 +92,7 @@ class Token(msgspec.Struct, frozen=True, kw_only=True):
     models: tuple[str, ...] = ()
     allow_ips: tuple[IPv4Network | IPv6Network, ...] = ()
     expires: int | None = None
+    ceilings: Ceilings = ()
 
     def may_use(self, model: str) -> bool:
         """Whether the key's own list lets it ask for the model."""
@@ -102,7 +109,7 @@ class Snapshot:
         self.channels = tuple(channels)
         self.tokens = tokens
         self.prices = prices
-        self._ratios = {name: Decimal(str(ratio)) for name, ratio in config.groups.items()}
+        self._ratios = {name: Decimal(str(ratio)) for name, ratio in config.ratios_by_group().items()}
         self._known: dict[tuple[str, str], tuple[tuple[Channel, ...], ...]] = {}
 
     def group_ratio(self, group: str) -> Decimal:
@@ -198,12 +205,13 @@ def build(config: Config, rows: Sequence[TokenRow], channel_ids: Mapping[str, in
     `channel_ids`: the database row of each channel. Channels of a type that this version cannot serve are left out.
     """
     by_digest = {row.digest: row for row in rows}
-    tokens = {row.digest: _database_token(row, config.timezone) for row in rows}
+    groups = _group_ceilings(config)
+    tokens = {row.digest: _database_token(row, groups) for row in rows}
     for token in config.tokens:
         digest = token_digest(token)
-        tokens[digest] = _file_token(token, by_digest[digest], config.timezone)
+        tokens[digest] = _file_token(token, by_digest[digest], config.timezone, groups)
     channels = [_channel(one, channel_ids[one.name]) for one in config.channels if one.enabled and _served(one)]
-    return Snapshot(config, channels, tokens, book(config.prices, config.ratios, config.groups))
+    return Snapshot(config, channels, tokens, book(config.prices, config.ratios, config.ratios_by_group()))
 
 
 def _served(channel: ChannelConfig) -> bool:
@@ -215,12 +223,13 @@ def _channel(channel: ChannelConfig, id: int) -> Channel:
     options = adapter.options(**channel.options)
     if adapter.tuned is not None:
         adapter = msgspec.structs.replace(adapter, chat=adapter.tuned(options))
+    keys = (*((channel.key,) if channel.key is not None else ()), *channel.keys)
     return Channel(
         name=channel.name,
         id=id,
         adapter=adapter,
         base_url=(channel.base_url or adapter.base_url).rstrip("/"),
-        keys=(*((channel.key,) if channel.key is not None else ()), *channel.keys),
+        keys=keys,
         models=channel.models,
         groups=channel.groups,
         priority=channel.priority,
@@ -234,10 +243,37 @@ def _channel(channel: ChannelConfig, id: int) -> Channel:
         first_token_timeout=channel.first_token_timeout,
         proxy=channel.proxy,
         options=options,
+        ceilings=_channel_ceilings(channel, keys),
     )
 
 
-def _file_token(token: TokenConfig, row: TokenRow, timezone: str) -> Token:
+def _ceiling(limits: Limits, scope: str, name: str, id: str = "") -> Ceilings:
+    """The limits as a ceiling, none where there are none. Counters follow the name over reloads, or the `id`."""
+    rates = tuple(
+        Rate(limit, seconds, most, tokens)
+        for limit, seconds, tokens in _RATES
+        if (most := getattr(limits, limit)) is not None
+    )
+    if limits.concurrency is None and not rates:
+        return ()
+    return (Ceiling(f"{scope} {id or name}", scope, name, limits.concurrency, rates),)
+
+
+def _group_ceilings(config: Config) -> dict[str, Ceilings]:
+    groups = {name: one for name, one in config.groups.items() if isinstance(one, Group)}
+    return {name: _ceiling(one.limits, "group", name) for name, one in groups.items()}
+
+
+def _channel_ceilings(channel: ChannelConfig, keys: Sequence[Secret]) -> tuple[Ceilings, ...]:
+    """Per key the channel's ceiling and its own; a key is known by its digest, whatever its place."""
+    whole, found = _ceiling(channel.limits, "channel", channel.name), []
+    for place, key in enumerate(keys or [Secret("")]):
+        id = f"{channel.name} {sha256(key.reveal().encode()).hexdigest()[:16]}"
+        found.append((*whole, *_ceiling(channel.key_limits, "key", f"{channel.name}[{place}]", id)))
+    return tuple(found) if any(found) else ()
+
+
+def _file_token(token: TokenConfig, row: TokenRow, timezone: str, groups: Mapping[str, Ceilings]) -> Token:
     expires = None
     if token.expires is not None:  # the day named is the last one
         end = datetime.combine(token.expires, time.max, ZoneInfo(timezone))
@@ -251,14 +287,16 @@ def _file_token(token: TokenConfig, row: TokenRow, timezone: str) -> Token:
         models=token.models,
         allow_ips=tuple(ip_network(address, strict=False) for address in token.allow_ips),
         expires=expires,
+        ceilings=(*_ceiling(token.limits, "token", token.name), *groups.get(token.group, ())),
     )
 
 
-def _database_token(row: TokenRow, timezone: str) -> Token:
+def _database_token(row: TokenRow, groups: Mapping[str, Ceilings]) -> Token:
+    group = row.group or row.user_group
     return Token(
         name=row.name,
         account=Account(row.id, row.user_id, token_limited=not row.unlimited, user_limited=row.user_limited),
-        group=row.group or row.user_group,
+        group=group,
         username=row.username,
         enabled=row.status in (ENABLED, EXPIRED, EXHAUSTED),
         expired=row.status == EXPIRED,
@@ -267,6 +305,7 @@ def _database_token(row: TokenRow, timezone: str) -> Token:
         models=row.models,
         allow_ips=tuple(ip_network(address, strict=False) for address in row.allow_ips),
         expires=row.expired_time if row.expired_time > 0 else None,
+        ceilings=groups.get(group, ()),
     )
 
 

@@ -132,6 +132,15 @@ CASES = {
         "config.yaml:1:19: trusted_proxies[0]: 'lan' is no address or network such as 10.0.0.0/8",
     ),
     "no status": ("relay: {no_retry: [4000]}\n", "config.yaml:1:20: relay.no_retry[0]: 4000 is no HTTP status"),
+    "negative group ratio": ("groups: {a: {ratio: -1}}\n", "config.yaml:1:21: groups.a.ratio: is negative"),
+    "group limit": (
+        "groups: {a: {limits: {rpd: 0}}}\n",
+        "config.yaml:1:28: groups.a.limits.rpd: must be above 0; leave it out for no limit",
+    ),
+    "key limit": (
+        "channels: [{name: a, type: echo, key_limits: {tpm: -5}}]\n",
+        "config.yaml:1:52: channels[0].key_limits.tpm: must be above 0; leave it out for no limit",
+    ),
     "negative ratio": ("groups: {default: -1}\n", "config.yaml:1:19: groups.default: is negative"),
     "empty price": ("prices: {m: {}}\n", "config.yaml:1:13: prices.m: says no price; a free model is {call: 0}"),
     "two prices": (

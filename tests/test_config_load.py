@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from newapi_proxy.config import advice, load, text, units
 from newapi_proxy.config.load import Loaded, read
-from newapi_proxy.config.model import Config
+from newapi_proxy.config.model import Config, Group, Limits
 
 CANARY = "sk-canary-0123456789"
 
@@ -88,6 +88,13 @@ def test_empty_sections_are_absent(tmp_path: Path) -> None:
 def test_the_default_group_is_always_there(tmp_path: Path) -> None:
     """Tokens without a group keep working when somebody lists other groups only."""
     assert good(tmp_path, "groups: {vip: 0.8}\n")[0].groups == {"default": 1.0, "vip": 0.8}
+
+
+def test_a_group_with_limits(tmp_path: Path) -> None:
+    """Beside a bare ratio a group may be a mapping with its ratio and its limits."""
+    config, _ = good(tmp_path, "groups: {vip: {ratio: 0.8, limits: {rpm: 5}}, all: {limits: {tpm: 9}}}\n")
+    assert config.groups["vip"] == Group(ratio=0.8, limits=Limits(rpm=5))
+    assert config.ratios_by_group() == {"default": 1.0, "vip": 0.8, "all": 1.0}
 
 
 def test_anchors_and_merge_keys(tmp_path: Path) -> None:
@@ -387,15 +394,15 @@ def test_types_that_are_not_served(tmp_path: Path) -> None:
 
 
 def test_what_is_not_enforced_is_said(tmp_path: Path) -> None:
-    """Limits, budgets and parts that this version lacks are understood and warned of, key by key."""
+    """Parts that this version lacks are understood and warned of, key by key."""
     lines = warned(
         tmp_path,
         "redis: redis://h\nportal: {}\ntasks: {update: true}\n"
-        "channels: [{name: e, type: echo, models: [gpt-4o], limits: {rpm: 5}}]\n"
-        "tokens: [{name: t, key: k, limits: {tpm: 9}, budget: {amount: $1, every: day}}]\n",
+        "channels: [{name: e, type: echo, models: [gpt-4o]}]\n"
+        "tokens: [{name: t, key: k, budget: {amount: $1, every: day}}]\n",
     )
     assert {line.split(": ")[0] for line in lines} == {
-        "redis", "portal", "tasks.update", "channels[0].limits.rpm", "tokens[0].limits.tpm", "tokens[0].budget"
+        "redis", "portal", "tasks.update", "tokens[0].budget"
     }  # fmt: skip
 
 

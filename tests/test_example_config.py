@@ -95,7 +95,8 @@ def test_everything_at_once(tmp_path: Path) -> None:
     "struct",
     [
         model.Config, model.Admin, model.Relay, model.MediaConfig, model.Fetch, model.Tasks, model.Tier, model.Price,
-        model.Ratios, model.Override, model.Limits, model.Channel, model.Budget, model.Token, model.Log, model.Metrics,
+        model.Ratios, model.Override, model.Group, model.Limits, model.Channel, model.Budget, model.Token, model.Log,
+        model.Metrics,
     ],
 )  # fmt: skip
 def test_every_key_is_documented(struct: type[msgspec.Struct]) -> None:

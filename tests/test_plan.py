@@ -57,6 +57,21 @@ def test_a_lone_channel_in_the_top_tier_is_followed_by_the_next_tier() -> None:
     assert names(plan([channel("a")], [channel("b")]), 9) == ["a0", "b0"]
 
 
+def test_a_full_pair_is_passed_over() -> None:
+    """What is full counts as no attempt: the order goes on as if it were not there, for a key or a whole channel."""
+    one = plan([channel("a", keys=2), channel("b")], [channel("c")])
+    first = one.next()
+    assert first is not None
+    one.full(first, whole=False)
+    assert names(one, 9) == ["b0", "a1", "c0"]
+    other = plan([channel("a", keys=2), channel("b")], [channel("c")])
+    first = other.next()
+    assert first is not None
+    other.full(first, whole=True)
+    assert names(other, 9) == ["b0", "c0"]
+    assert other.next() is None
+
+
 def test_no_pair_is_tried_twice_and_all_are_tried() -> None:
     """Every (channel, key) pair comes exactly once, whatever the tiers."""
     tried = names(plan([channel("a", keys=3), channel("b")], [channel("c", keys=2)]), 99)

@@ -121,11 +121,9 @@ def hold_amount(ask: Ask, price: Price, ratio: Ratio, *, calls: int | Fraction =
     elif price.call is not None:
         total = _called(price, calls, [])
     else:
-        limit = ask.controls.max_tokens
-        output = max(1, ask.controls.n) * (GUESS if limit is None else max(0, limit))
         prompt = _input(ask)
         rates = price.at(prompt) if price.tiers else price
-        total = prompt * rates.input + output * rates.output
+        total = prompt * rates.input + _output(ask) * rates.output
         if not total and not price.free:
             total = 1
     return -(-total * num // (den * SCALE))
@@ -164,6 +162,21 @@ def _sold(usage: Usage, pieces: Pieces, price: Price, steps: list[Step]) -> int:
     if count:
         steps.append((what, count, rate, amount(total)))
     return total
+
+
+def hold_tokens(ask: Ask) -> tuple[int, int]:
+    """Tokens to reserve by the same estimate: at least, and in all. They differ where the output's limit is a guess."""
+    if ask.pieces is not None:
+        entry = _words(ask.texts)
+        return entry, entry
+    entry = _input(ask)
+    total = entry + _output(ask) if ask.kind == "chat" else entry
+    return (entry if ask.controls.max_tokens is None else total), total
+
+
+def _output(ask: Ask) -> int:
+    limit = ask.controls.max_tokens
+    return max(1, ask.controls.n) * (GUESS if limit is None else max(0, limit))
 
 
 def _input(ask: Ask) -> int:

@@ -142,4 +142,4 @@ def _book(file: Path | None) -> tuple[int, PriceBook | None]:
         print(fault, file=sys.stderr)
     if loaded.config is None:
         return settings.code(loaded), None
-    return 0, book(loaded.config.prices, loaded.config.ratios, loaded.config.groups)
+    return 0, book(loaded.config.prices, loaded.config.ratios, loaded.config.ratios_by_group())

@@ -129,7 +129,7 @@ def _served(config: Config, origins: Mapping[Path, str]) -> tuple[Config, dict[P
 def _priced(config: Config, faults: tuple[Fault, ...]) -> advice.Priced | None:
     if faults:
         return None  # faulty prices cannot be made a book
-    book = prices.book(config.prices, config.ratios, config.groups)
+    book = prices.book(config.prices, config.ratios, config.ratios_by_group())
     names = book.names()
 
     def priced(requested: str, mapped: str) -> bool:

@@ -133,6 +133,13 @@ class Limits(Struct, frozen=True):
     tpm: Annotated[int | None, doc("tokens per minute")] = None
 
 
+class Group(Struct, frozen=True):
+    """Tokens that share channels, a ratio and limits."""
+
+    ratio: Annotated[float, doc("factor on every price")] = 1.0
+    limits: Annotated[Limits, doc("for all tokens of the group together")] = Limits()
+
+
 class Channel(Struct, frozen=True):
     """One upstream account."""
 
@@ -153,7 +160,8 @@ class Channel(Struct, frozen=True):
     headers: Annotated[dict[str, str], doc("additional request headers")] = {}
     auto_disable: Annotated[bool, doc("false: never parked, cooled down or disabled")] = True
     first_token_timeout: Annotated[Duration | None, doc("this channel's own; absent: relay.first_token_timeout")] = None
-    limits: Annotated[Limits, doc("what this account can take")] = Limits()
+    limits: Annotated[Limits, doc("what this account can take; a full channel is passed over")] = Limits()
+    key_limits: Annotated[Limits, doc("the same for each of its keys by itself")] = Limits()
     proxy: Annotated[str | None, doc("http://, https://, socks5://, socks5h:// or socks4://")] = None
     options: Annotated[dict[str, Any], doc("per type")] = {}
 
@@ -213,7 +221,7 @@ class Config(Struct, frozen=True):
     relay: Annotated[Relay, doc("how a request is carried")] = Relay()
     media: Annotated[MediaConfig, doc("pictures and files inside requests")] = MediaConfig()
     tasks: Annotated[Tasks, doc("work that is submitted now and known later")] = Tasks()
-    groups: Annotated[dict[str, float], doc("group: ratio on every price")] = msgspec.field(
+    groups: Annotated[dict[str, float | Group], doc("group: ratio on every price, or {ratio, limits}")] = msgspec.field(
         default_factory=lambda: {"default": 1.0}
     )
     prices: Annotated[dict[str, Price], doc("model: USD per million tokens, piece or call; * as a wildcard")] = {}
@@ -223,3 +231,7 @@ class Config(Struct, frozen=True):
     log: Annotated[Log, doc("standard output")] = Log()
     metrics: Annotated[Metrics, doc("Prometheus text")] = Metrics()
     portal: Annotated[dict[str, Any] | None, doc("the web pages; absent: not mounted")] = None
+
+    def ratios_by_group(self) -> dict[str, float]:
+        """Each group's factor on every price."""
+        return {name: one.ratio if isinstance(one, Group) else one for name, one in self.groups.items()}

@@ -17,7 +17,7 @@ import msgspec
 
 from newapi_proxy.adapters.base import Adapter
 from newapi_proxy.config import addresses
-from newapi_proxy.config.model import Config, Limits, Price, Tier
+from newapi_proxy.config.model import Config, Group, Limits, Price, Tier
 from newapi_proxy.config.nodes import Fault, Path, Place, closest, fault
 from newapi_proxy.secret import Secret
 
@@ -300,8 +300,12 @@ def _durations(view: View) -> Iterator[Fault]:
 def _allowances(view: View) -> Iterator[Fault]:
     """Limits and budgets are above zero, quotas not below."""
     limited: list[tuple[Path, Limits]] = [
-        (("channels", i, "limits"), channel.limits) for i, channel in enumerate(view.config.channels)
+        (("groups", name, "limits"), group.limits)
+        for name, group in view.config.groups.items()
+        if isinstance(group, Group)
     ]
+    for i, channel in enumerate(view.config.channels):
+        limited += [(("channels", i, "limits"), channel.limits), (("channels", i, "key_limits"), channel.key_limits)]
     for i, token in enumerate(view.config.tokens):
         limited.append((("tokens", i, "limits"), token.limits))
         if token.quota is not None and token.quota < 0:
@@ -317,9 +321,10 @@ def _allowances(view: View) -> Iterator[Fault]:
 
 def _prices(view: View) -> Iterator[Fault]:
     """Prices and ratios are not negative; a price says something, and only one thing."""
-    for group, ratio in view.config.groups.items():
+    for group, ratio in view.config.ratios_by_group().items():
         if ratio < 0:
-            yield view.wrong(("groups", group), "is negative")
+            path: Path = ("groups", group)
+            yield view.wrong((*path, "ratio") if (*path, "ratio") in view.places else path, "is negative")
     for model, price in view.config.prices.items():
         at: Path = ("prices", model)
         given = [name for name in price.__struct_fields__ if getattr(price, name) not in (None, {}, ())]

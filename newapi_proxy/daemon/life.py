@@ -45,6 +45,7 @@ STOPPED: Final = 4  # stopped before the drain's end
 SIGNALS: Final = frozenset({signal.SIGHUP, signal.SIGUSR1})
 STATES: Final = ("closed", "half-open", "open", "disabled")
 STALL: Final = 1.0  # seconds by which a turn of the loop may be late
+LIMITS_SHOWN: Final = 400  # in the state line
 
 
 class CannotStart(Exception):
@@ -241,6 +242,7 @@ class Daemon:
             connections=sum(len(server.connections) for server in self._servers),
             body_bytes=self._edge.budget.held,
             channels={channel.name: "closed" for channel in house.snapshot.channels} | house.health.states(),
+            limits={f"{one.scope} {one.name} {one.limit}": one.count for one in house.windows.used()[:LIMITS_SHOWN]},
             tokens=len(house.snapshot.tokens),
             reloads=self._reloader.count,
             price_version=house.snapshot.prices.version,

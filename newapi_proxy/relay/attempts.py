@@ -15,6 +15,7 @@ from newapi_proxy.ir.ask import Ask
 from newapi_proxy.ports import Incoming, Interrupt, Sink
 from newapi_proxy.relay.attempt import Prepared, Served, hear, open_answer, prepare, rebuilt
 from newapi_proxy.relay.house import Given, House
+from newapi_proxy.relay.limits import Stay, refused
 from newapi_proxy.relay.media import Parcels
 from newapi_proxy.relay.pipe import WHOLE, Pipe, Retold, looks_whole, pipe
 from newapi_proxy.relay.plan import Candidate, Plan, mapped, retries
@@ -56,6 +57,7 @@ class Attempts:
         self._prepared: Prepared | None = None
         self._pipe: Pipe | None = None
         self._parcels: Parcels | None = None
+        self.stay = Stay(house.windows, given)
         self._watch = Watch(
             sink,
             self._begin,
@@ -76,11 +78,15 @@ class Attempts:
             candidate = plan.next()
             if candidate is None:
                 break
+            if candidate.channel.ceilings and (full := await self.stay.attempt(candidate)) is not None:
+                plan.full(candidate, whole=full.ceiling.scope == "channel")
+                continue
             try:
                 ask = await self._carried(candidate)
                 prepared = prepare(candidate, ask, given, self._held(candidate))
             except Unsupported as error:
                 failure = failure or error
+                self.stay.unsent()
                 plan.skip(candidate)
                 continue
             made += 1
@@ -90,7 +96,7 @@ class Attempts:
             failure = outcome
             if not retries(outcome, candidate.channel, relay.no_retry):
                 break
-        if failure is None or (isinstance(failure, Unsupported) and plan.resting):
+        if failure is None or (isinstance(failure, Unsupported) and (plan.resting or self.stay.full)):
             raise self._nobody()
         raise failure
 
@@ -100,11 +106,14 @@ class Attempts:
         candidate = plan.next()
         if candidate is None or candidate.channel.adapter.counting is None:
             return None
+        if candidate.channel.ceilings and await self.stay.attempt(candidate) is not None:
+            return None
         counting = candidate.channel.adapter.counting
         try:
             ask = await self._carried(candidate)
             prepared = prepare(candidate, ask, given, self._held(candidate))
         except Unsupported:
+            self.stay.unsent()
             return None
         since = self._house.clock.monotonic()
         try:
@@ -146,6 +155,7 @@ class Attempts:
     def close(self) -> None:
         """Lets go of everything."""
         self._release()
+        self.stay.close()
         self._watch.close()
         self._house.watches.discard(self._watch)
 
@@ -188,6 +198,7 @@ class Attempts:
         except UpstreamFailure as failure:
             health.failed(channel, prepared.candidate.key, failure, trial=trial)
             self._release()
+            self.stay.failed(failure)
             self._note(prepared, failure, since)
             partly = self._partly(prepared)
             if partly is not None:
@@ -274,7 +285,7 @@ class Attempts:
         return self._pipe is not None and self._pipe.heard.usage is not None
 
     def _nobody(self) -> ProxyError:
-        """Every channel is held back at the moment: says for how long."""
+        """Every channel is full, or held back at the moment: says for how long."""
         given = self._given
         waits = [
             self._house.health.wait(channel, key)
@@ -282,6 +293,9 @@ class Attempts:
             for channel in tier
             for key in range(max(1, len(channel.keys)))
         ]
+        if self.stay.full:
+            resting = (wait for wait in waits if wait > 0)
+            return refused(self.stay.full, f"Every channel for the model {given.ask.model}", resting)
         return OurError(
             f"All channels for the model {given.ask.model} are resting after failures.",
             status=503,

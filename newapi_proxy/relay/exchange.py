@@ -30,6 +30,7 @@ from newapi_proxy.snapshot import Channel
 from newapi_proxy.surfaces.base import Surface
 
 GONE: Final = 499  # the log's status for a client that left before any answer
+PATIENCE: Final = 60.0  # seconds that the SDKs wait at most; told to wait longer they would come back too early
 
 
 async def chat(
@@ -84,6 +85,8 @@ async def _answer(house: House, given: Given, sink: Sink, record: Record, attemp
     plan = _plan(house, given)
     amount = max(hold_amount(given.ask, price, given.ratio, calls=given.ask.calls) for price in _prices(given))
     hold = _hold(house, given, amount)
+    if given.token.ceilings:
+        await attempts.stay.enter()
     async with Held(house.db, hold) as held:
         outcome = await attempts.run(plan)
         end, served = _ended(outcome)
@@ -92,6 +95,7 @@ async def _answer(house: House, given: Given, sink: Sink, record: Record, attemp
             record.served(served.prepared.candidate.channel, served.prepared.upstream_model)
             billed = await _bill(given, served, end)
         if served is not None and billed is not None:
+            attempts.stay.used(billed.usage)
             due = entry.settlement(given, hold, served, billed, record)
             taken = await held.settle(due, delivered=served.pipe is not None)
             record.billed(billed.usage, billed.line, taken, billed.charge.price_version)
@@ -113,6 +117,8 @@ async def _answer(house: House, given: Given, sink: Sink, record: Record, attemp
 async def _count(house: House, given: Given, sink: Sink, attempts: Attempts) -> None:
     """Token counting: by the provider where it can, else here; costs nothing."""
     plan = _plan(house, given)
+    if given.token.ceilings:
+        await attempts.stay.enter()
     async with Held(house.db, _hold(house, given, 0)):
         tokens = await attempts.count(plan)
     headers = []
@@ -255,6 +261,9 @@ def _tell(
     headers: list[tuple[str, str]] = []
     if error.retry_after is not None:
         headers.append(("retry-after", str(max(1, math.ceil(error.retry_after)))))
-    if isinstance(error, ClientError) or error.code == "model_not_found":
+    if error.kind == "rate_limit" and isinstance(error, ClientError):
+        soon = error.retry_after is not None and error.retry_after <= PATIENCE
+        headers.append(("x-should-retry", "true" if soon else "false"))
+    elif isinstance(error, ClientError) or error.code == "model_not_found":
         headers.append(("x-should-retry", "false"))  # the SDKs would repeat what cannot change
     sink.whole(status, headers, surface.failure(error, visit.request_id))

@@ -16,6 +16,7 @@ from newapi_proxy.relay.pump import Watch
 from newapi_proxy.relay.record import Visit
 from newapi_proxy.snapshot import Snapshot, Token
 from newapi_proxy.store.db import Database
+from newapi_proxy.store.windows import Memory, Windows
 from newapi_proxy.surfaces.base import Surface
 
 
@@ -26,7 +27,9 @@ class House:
     somebody gives it a `fetcher`, a provider that wants bytes gets none of what clients name by URL.
     """
 
-    __slots__ = ("boot", "client", "clock", "credentials", "db", "fetcher", "health", "snapshot", "turns", "watches")
+    __slots__ = (
+        "boot", "client", "clock", "credentials", "db", "fetcher", "health", "snapshot", "turns", "watches", "windows",
+    )  # fmt: skip
 
     def __init__(
         self, snapshot: Snapshot, db: Database, client: Client, health: Health, clock: Clock, *, boot: str
@@ -41,6 +44,7 @@ class House:
         self.boot = boot
         self.turns = Turns()
         self.watches: set[Watch] = set()
+        self.windows: Windows = Memory(clock.monotonic)
 
 
 class Given(msgspec.Struct, frozen=True, kw_only=True):

@@ -82,6 +82,7 @@ class Plan:
         self._last: Candidate | None = None
         self._before: Candidate | None = None
         self._picks = 0
+        self._fresh = False  # the last pick was the first of its channel
 
     def next(self) -> Candidate | None:
         """The next pair to try, or None when all that may be used now has been.
@@ -106,6 +107,16 @@ class Plan:
         """The candidate's channel cannot express the request: none of its keys will; the pick does not count."""
         for key in range(max(1, len(candidate.channel.keys))):
             self._tried.add((candidate.channel.name, key))
+        self._last = self._before
+        self._picks -= 1
+
+    def full(self, candidate: Candidate, *, whole: bool) -> None:
+        """The candidate's key has no room now, or its `whole` channel: passed over, and the pick does not count."""
+        if whole:
+            self.skip(candidate)
+            return
+        if self._fresh:
+            self._tried.discard((candidate.channel.name, -1))
         self._last = self._before
         self._picks -= 1
 
@@ -150,6 +161,7 @@ class Plan:
 
     def _take(self, channel: Channel, key: int, tier: int) -> Candidate:
         self._tried.add((channel.name, key))
+        self._fresh = (channel.name, -1) not in self._tried
         self._tried.add((channel.name, -1))
         self._before, self._last = self._last, Candidate(channel, key, tier)
         self._picks += 1

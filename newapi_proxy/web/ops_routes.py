@@ -76,7 +76,8 @@ def _probe(connection: Any, items: Sequence[None]) -> list[None]:
 
 
 async def _metrics(edge: Edge, call: Call) -> None:
-    call.arrival.reply.whole(200, PROMETHEUS, metrics.text())
+    used = ((one.scope, one.name, one.limit, one.count) for one in edge.house.windows.used())
+    call.arrival.reply.whole(200, PROMETHEUS, metrics.text(used))
 
 
 async def _guarded_metrics(edge: Edge, call: Call) -> None:

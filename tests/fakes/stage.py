@@ -9,10 +9,10 @@ from typing import Any
 
 import orjson
 
-from newapi_proxy.clock import SystemClock
+from newapi_proxy.clock import Clock, SystemClock
 from newapi_proxy.config.model import Channel, Config, Price, Token
 from newapi_proxy.daemon.view import joined
-from newapi_proxy.ports import Fetcher
+from newapi_proxy.ports import Client, Fetcher
 from newapi_proxy.relay import exchange
 from newapi_proxy.relay.health import Health
 from newapi_proxy.relay.house import House
@@ -30,15 +30,15 @@ JSON = {"content-type": "application/json"}
 class Stage:
     """The house, and what its provider was asked."""
 
-    def __init__(self, house: House, client: ScriptedClient) -> None:
+    def __init__(self, house: House, client: Any) -> None:
         self.house = house
         self.client = client
         self._count = 0
 
-    async def ask(self, surface: Surface = CHAT, **body: Any) -> ListSink:
+    async def ask(self, surface: Surface = CHAT, *, sink: ListSink | None = None, **body: Any) -> ListSink:
         """Sends a request; the client's end."""
         self._count += 1
-        sink = ListSink()
+        sink = sink or ListSink()
         visit = Visit(
             request_id=f"r{self._count}",
             method="POST",
@@ -60,19 +60,27 @@ class Stage:
 
 @asynccontextmanager
 async def stage(
-    folder: Path, channels: tuple[Channel, ...], *scripts: Script, fetcher: Fetcher | None = None, **config: Any
+    folder: Path,
+    channels: tuple[Channel, ...],
+    *scripts: Script,
+    fetcher: Fetcher | None = None,
+    clock: Clock | None = None,
+    client: Client | None = None,
+    **config: Any,
 ) -> AsyncIterator[Stage]:
-    """A stage; everything has a price."""
+    """A stage; everything has a price. The provider plays the scripts, or is the given client."""
     whole = Config(
-        prices={"*": Price(input=2, output=4)},
-        channels=channels,
-        tokens=(Token(name="t", key=Secret("sk-t")),),
-        **config,
+        **{
+            "prices": {"*": Price(input=2, output=4)},
+            "channels": channels,
+            "tokens": (Token(name="t", key=Secret("sk-t")),),
+            **config,
+        }
     )
     database = await Database.open(f"sqlite:///{folder}/stage.db", folder, "normal", None)
     try:
         rows = await database.write(lambda conn, items: [joined(conn, whole, 1)], None)
-        clock, client = SystemClock(), ScriptedClient(*scripts)
+        clock, client = clock or SystemClock(), client or ScriptedClient(*scripts)
         view = build(whole, rows.tokens, rows.channel_ids)
         house = House(view, database, client, Health(clock, lambda channel, state: None), clock, boot="b")
         house.fetcher = fetcher

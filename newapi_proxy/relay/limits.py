@@ -1,0 +1,132 @@
+"""Whose limits a request meets, and what the client is told where one is reached.
+
+The key's and its group's are taken once, for the whole request; a channel's and its key's for each attempt, and a full
+one is passed over. The counting is `store.windows`. Sources: relay-and-billing 9.7, provider-translation A.0.5,
+user-demands F4, F7, X5.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Final
+
+from newapi_proxy import metrics
+from newapi_proxy.billing.charge import hold_tokens
+from newapi_proxy.errors import ClientError, UpstreamFailure
+from newapi_proxy.ir.usage import Usage
+from newapi_proxy.relay.house import Given
+from newapi_proxy.relay.plan import Candidate
+from newapi_proxy.store.windows import Ceiling, Full, Grant, Windows
+
+_WHAT: Final = {
+    "concurrency": "requests at the same time",
+    "rpm": "requests per minute",
+    "rpd": "requests per day",
+    "tpm": "tokens per minute",
+}
+_SUBJECT: Final = {"token": "This key", "group": "This key's group"}
+
+
+class Stay:
+    """What one request has taken of all limits. Where a request meets none, it does nothing."""
+
+    __slots__ = ("_channel", "_counted", "_given", "_own", "_tokens", "_windows", "full")
+
+    def __init__(self, windows: Windows, given: Given) -> None:
+        self._windows = windows
+        self._given = given
+        self._own: Grant | None = None
+        self._channel: Grant | None = None
+        self._counted = False
+        self._tokens: tuple[int, int] | None = None
+        self.full: list[Full] = []  # the channels that were passed over
+
+    async def enter(self) -> None:
+        """Takes what the key's and the group's limits ask for. Raises ClientError 429."""
+        wanted = self._given.token.ceilings
+        if not wanted:
+            return
+        taken = await self._take(wanted)
+        if isinstance(taken, Full):
+            raise refused([taken], _SUBJECT[taken.ceiling.scope])
+        self._own = taken
+
+    async def attempt(self, candidate: Candidate) -> Full | None:
+        """Takes what the candidate's limits ask for, or says what is full."""
+        self._channel = None
+        ceilings = candidate.channel.ceilings
+        if not ceilings or not ceilings[candidate.key]:
+            return None
+        taken = await self._take(ceilings[candidate.key])
+        if isinstance(taken, Full):
+            self.full.append(taken)
+            return taken
+        self._channel = taken
+        return None
+
+    async def _take(self, wanted: tuple[Ceiling, ...]) -> Grant | Full:
+        tokens = least = 0
+        if not self._given.ask.count_only and any(rate.tokens for one in wanted for rate in one.rates):
+            if self._tokens is None:
+                self._tokens = hold_tokens(self._given.ask)
+            least, tokens = self._tokens
+        taken = await self._windows.take(wanted, tokens, least)
+        if isinstance(taken, Full):
+            metrics.limited(taken.ceiling.scope, taken.ceiling.name, taken.limit)
+        return taken
+
+    def unsent(self) -> None:
+        """The candidate was not tried after all."""
+        if self._channel is not None:
+            self._windows.cancel(self._channel)
+            self._channel = None
+
+    def failed(self, failure: UpstreamFailure) -> None:
+        """The attempt is over, its slot is free; where upstream refused it no tokens went into it."""
+        if self._channel is not None:
+            self._windows.release(self._channel)
+            if failure.upstream_status:
+                self._windows.correct(self._channel, 0)
+
+    def used(self, usage: Usage) -> None:
+        """What the request used in the end, in place of the estimate."""
+        self._counted = True
+        tokens = usage.prompt + usage.completion
+        for grant in (self._own, self._channel):
+            if grant is not None:
+                self._windows.correct(grant, tokens)
+
+    def close(self) -> None:
+        """The request is over. Of a channel that never said what it used, the estimate stays."""
+        if self._channel is not None:
+            self._windows.release(self._channel)
+        if self._own is not None:
+            if not self._counted:
+                self._windows.correct(self._own, 0)
+            self._windows.release(self._own)
+
+
+def refused(full: Iterable[Full], who: str, waits: Iterable[float] = ()) -> ClientError:
+    """429 with the wait until the first of them has room; `waits`: of those that are held back for other reasons."""
+    first = min(full, key=lambda one: one.wait)
+    wait = min([first.wait, *waits])
+    what = f"{_most(first)} {_WHAT[first.limit]}"
+    if math.isinf(wait):
+        message = f"The request is larger than what {who[0].lower()}{who[1:]} may ever have: {what}."
+    else:
+        message = f"{who} has reached its limit of {what}. Please try again in {max(1, math.ceil(wait))} s."
+    return ClientError(
+        message,
+        status=429,
+        kind="rate_limit",
+        type="rate_limit_error",
+        code="rate_limit_exceeded",
+        retry_after=None if math.isinf(wait) else wait,
+    )
+
+
+def _most(full: Full) -> int | None:
+    if full.limit == "concurrency":
+        return full.ceiling.slots
+    return next(rate.most for rate in full.ceiling.rates if rate.name == full.limit)

@@ -1,0 +1,291 @@
+"""How much at once and per time: requests in progress and sliding windows, taken before, corrected afterwards.
+
+Knows subjects, numbers and the seconds of a monotonic clock; whose subjects they are is not its business. `Windows` is
+what the relay asks for; `Memory` counts for one process, and is the default.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+import msgspec
+
+EXACT: Final = 256  # entries of a window that leave at their own moments; above, those close together leave together
+MOST: Final = 10_000  # subjects that may be remembered while idle; reloads leave the names of earlier files behind
+SHOWN: Final = 1_000  # subjects in a list for people
+
+
+class Rate(msgspec.Struct, frozen=True):
+    """At most `most` requests, or tokens, in any `seconds`. `name` as the configuration has it."""
+
+    name: str
+    seconds: float
+    most: int
+    tokens: bool = False
+
+
+class Ceiling(msgspec.Struct, frozen=True):
+    """What one subject may have: `slots` at the same time (None: any number), and rates.
+
+    Counters belong to the `id`, so that they live on when the numbers change. `scope` and `name` are for people.
+    """
+
+    id: str
+    scope: str
+    name: str
+    slots: int | None = None
+    rates: tuple[Rate, ...] = ()
+
+
+class Full(msgspec.Struct, frozen=True):
+    """There is no room: under which ceiling, at which of its limits, and for how many seconds (inf: for ever)."""
+
+    ceiling: Ceiling
+    limit: str
+    wait: float
+
+
+class Used(msgspec.Struct, frozen=True):
+    """What one limit of a subject has taken now, for a metric or a person."""
+
+    scope: str
+    name: str
+    limit: str
+    count: int
+
+
+class Windows(Protocol):
+    """Counters of all subjects. What is taken is taken under every ceiling, or under none."""
+
+    async def take(self, wanted: Sequence[Ceiling], tokens: int = 0, least: int | None = None) -> Grant | Full:
+        """A slot, a request and `tokens` tokens under each ceiling; or why not.
+
+        Where all of a window is less than `tokens` it is taken whole, if only `least` fit into it: that is for an
+        estimate of what nobody knows.
+        """
+        ...
+
+    def correct(self, grant: Grant, tokens: int) -> None:
+        """So many tokens it was in the end; they count from the moment the grant was taken."""
+        ...
+
+    def release(self, grant: Grant) -> None:
+        """Gives the slots back; what was counted stays counted. Safe to repeat."""
+        ...
+
+    def cancel(self, grant: Grant) -> None:
+        """Gives everything back, as if it had never been taken."""
+        ...
+
+    def used(self) -> list[Used]:
+        """What is not zero now, of at most `SHOWN` subjects."""
+        ...
+
+
+class _Entry:
+    """Something counted, until it leaves the window. `began`: when the first of what it counts would leave."""
+
+    __slots__ = ("amount", "began", "until")
+
+    def __init__(self, until: float, amount: int) -> None:
+        self.began = self.until = until
+        self.amount = amount
+
+
+class _Window:
+    """A sliding window: the sum never exceeds what fits into any interval of its length.
+
+    Entries that come close together after the first `EXACT` are counted as one that leaves with the last of them: late
+    by at most a 256th of the window, never early; so it holds at most twice `EXACT`.
+    """
+
+    __slots__ = ("entries", "seconds", "total")
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.entries: deque[_Entry] = deque()
+        self.total = 0
+
+    def forget(self, now: float) -> None:
+        entries = self.entries
+        while entries and entries[0].until <= now:
+            self.total -= entries.popleft().amount
+
+    def wait(self, now: float, most: int, amount: int) -> float:
+        """Seconds until the amount fits."""
+        self.forget(now)
+        over = self.total + amount - most
+        if over <= 0:
+            return 0.0
+        if amount <= most:
+            for entry in self.entries:
+                over -= entry.amount
+                if over <= 0:
+                    return entry.until - now
+        return math.inf
+
+    def add(self, now: float, amount: int) -> _Entry:
+        until = now + self.seconds
+        entries = self.entries
+        if entries:
+            last = entries[-1]
+            close = until == last.until or (len(entries) >= EXACT and until - last.began <= self.seconds / EXACT)
+            if close:
+                last.until = until
+                last.amount += amount
+                self.total += amount
+                return last
+        entry = _Entry(until, amount)
+        entries.append(entry)
+        self.total += amount
+        return entry
+
+    def change(self, now: float, entry: _Entry, by: int) -> None:
+        self.forget(now)
+        if entry.until > now:
+            entry.amount += by
+            self.total += by
+
+
+class _Counter:
+    """One subject's slots in use and its windows by name."""
+
+    __slots__ = ("ceiling", "slots", "windows")
+
+    def __init__(self, ceiling: Ceiling) -> None:
+        self.ceiling = ceiling
+        self.slots = 0
+        self.windows: dict[str, _Window] = {}
+
+    def window(self, rate: Rate) -> _Window:
+        found = self.windows.get(rate.name)
+        if found is None:
+            found = self.windows[rate.name] = _Window(rate.seconds)
+        return found
+
+    def idle(self, now: float) -> bool:
+        for window in self.windows.values():
+            window.forget(now)
+        return not self.slots and not any(window.entries for window in self.windows.values())
+
+
+class _Part:
+    """What a grant took of one window."""
+
+    __slots__ = ("amount", "entry", "tokens", "window")
+
+    def __init__(self, window: _Window, entry: _Entry, amount: int, tokens: bool) -> None:
+        self.window = window
+        self.entry = entry
+        self.amount = amount
+        self.tokens = tokens
+
+
+class Grant:
+    """What was taken. Its insides belong to the store that gave it."""
+
+    __slots__ = ("counters", "parts")
+
+    def __init__(self) -> None:
+        self.counters: list[_Counter] = []
+        self.parts: list[_Part] = []
+
+
+class Memory:
+    """The counters of one process. `monotonic` gives seconds that never run backwards."""
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._counters: dict[str, _Counter] = {}
+
+    async def take(self, wanted: Sequence[Ceiling], tokens: int = 0, least: int | None = None) -> Grant | Full:
+        """Nothing here waits: between the look and the taking nobody else runs."""
+        now = self._monotonic()
+        least = tokens if least is None else least
+        full: Full | None = None
+        for ceiling in wanted:
+            found = self._full(ceiling, now, tokens, least)
+            if found is not None and (full is None or found.wait > full.wait):
+                full = found
+        if full is not None:
+            return full
+        grant = Grant()
+        for ceiling in wanted:
+            counter = self._counter(ceiling, now)
+            counter.slots += 1
+            grant.counters.append(counter)
+            for rate in ceiling.rates:
+                amount = _amount(rate, tokens, least)
+                window = counter.window(rate)
+                grant.parts.append(_Part(window, window.add(now, amount), amount, rate.tokens))
+        return grant
+
+    def _full(self, ceiling: Ceiling, now: float, tokens: int, least: int) -> Full | None:
+        counter = self._counters.get(ceiling.id)
+        limit, wait = "", 0.0
+        if ceiling.slots is not None and counter is not None and counter.slots >= ceiling.slots:
+            limit, wait = "concurrency", 1.0  # nobody knows when one is given back
+        for rate in ceiling.rates:
+            amount = _amount(rate, tokens, least)
+            window = counter.windows.get(rate.name) if counter is not None else None
+            if window is not None:
+                needed = window.wait(now, rate.most, amount)
+            else:
+                needed = 0.0 if amount <= rate.most else math.inf
+            if needed > wait:
+                limit, wait = rate.name, needed
+        return Full(ceiling, limit, wait) if limit else None
+
+    def _counter(self, ceiling: Ceiling, now: float) -> _Counter:
+        counter = self._counters.get(ceiling.id)
+        if counter is None:
+            if len(self._counters) >= MOST:
+                self._counters = {id: one for id, one in self._counters.items() if not one.idle(now)}
+            counter = self._counters[ceiling.id] = _Counter(ceiling)
+        counter.ceiling = ceiling
+        return counter
+
+    def correct(self, grant: Grant, tokens: int) -> None:
+        """What has left its window already is not counted again."""
+        now = self._monotonic()
+        for part in grant.parts:
+            if part.tokens and part.amount != tokens:
+                part.window.change(now, part.entry, tokens - part.amount)
+                part.amount = tokens
+
+    def release(self, grant: Grant) -> None:
+        """At once."""
+        for counter in grant.counters:
+            counter.slots -= 1
+        grant.counters = []
+
+    def cancel(self, grant: Grant) -> None:
+        """At once."""
+        self.release(grant)
+        now = self._monotonic()
+        for part in grant.parts:
+            part.window.change(now, part.entry, -part.amount)
+        grant.parts = []
+
+    def used(self) -> list[Used]:
+        """In order of first use."""
+        now = self._monotonic()
+        found: list[Used] = []
+        busy = [counter for counter in self._counters.values() if not counter.idle(now)]
+        for counter in busy[:SHOWN]:
+            scope, name = counter.ceiling.scope, counter.ceiling.name
+            if counter.slots:
+                found.append(Used(scope, name, "concurrency", counter.slots))
+            sums = {limit: window.total for limit, window in counter.windows.items()}
+            found += [Used(scope, name, limit, total) for limit, total in sums.items() if total]
+        return found
+
+
+def _amount(rate: Rate, tokens: int, least: int) -> int:
+    """What a request takes of a window: itself, or its tokens; of an estimate no more than all there is."""
+    if not rate.tokens:
+        return 1
+    return max(least, min(tokens, rate.most))
