@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 
+from tests.fakes.engines import conn, database_url, mariadb, postgres, pytest_pyfunc_call, redis_server
 from tests.fakes.process import Daemon
 from tests.fakes.process import free_port as find_port
 
+__all__ = ["conn", "database_url", "mariadb", "postgres", "pytest_pyfunc_call", "redis_server"]  # every test's
 NO_SKIP = os.environ.get("NEWAPI_PROXY_NO_SKIP") == "1"
 
 _connect, _connect_ex = socket.socket.connect, socket.socket.connect_ex

@@ -28,13 +28,6 @@ def connected(path: Path) -> Iterator[Connection]:
         yield conn
 
 
-@pytest.fixture
-def conn(database: Path) -> Iterator[Connection]:
-    """A connection inside a transaction."""
-    with connected(database) as made:
-        yield made
-
-
 def _balance(conn: Connection, account: ledger.Account) -> tuple[int, int]:
     token = conn.execute(select(tokens.c.remain_quota).where(tokens.c.id == account.token_id)).scalar_one()
     user = conn.execute(select(users.c.quota).where(users.c.id == account.user_id)).scalar_one()
@@ -159,13 +152,13 @@ def test_null_balances_count_as_nothing(conn: Connection) -> None:
 
 
 def test_recover_gives_back_what_other_boots_hold(conn: Connection) -> None:
-    """Holds of another boot are voided, more than one batch of them; ours and younger ones stay."""
+    """Holds of ended processes are voided, more than one batch of them; those of the living stay."""
     (one,) = money.people(conn, [(10_000, 10_000)])
     ledger.hold(conn, [money.hold(f"old{i}", one, 3, "before") for i in range(1200)])
     ledger.hold(conn, [money.hold("mine", one, 5, "now")])
-    assert ledger.recover(conn, "now", 2000, before=1000) == 0
-    assert ledger.recover(conn, "now", 2000) == 1200
-    assert ledger.recover(conn, "now", 2000) == 0
+    assert ledger.recover(conn, ("now", "before"), 2000) == 0
+    assert ledger.recover(conn, ("now",), 2000) == 1200
+    assert ledger.recover(conn, ("now",), 2000) == 0
     assert _balance(conn, one) == (9995, 9995)
     assert audit.open_holds(conn) == 1
     found = ledger.explain(conn, "old7")
@@ -266,7 +259,7 @@ class Machine(RuleBasedStateMachine):
         self.conn.close()
         self.conn = sqlite.engine(self.path, "normal").connect()
         self.boot += 1
-        count = self._write(lambda conn: ledger.recover(conn, str(self.boot), 2000))
+        count = self._write(lambda conn: ledger.recover(conn, (str(self.boot),), 2000))
         assert count == sum(state == "held" for state in self.state.values())
         self.state = {id: "voided" if state == "held" else state for id, state in self.state.items()}
 

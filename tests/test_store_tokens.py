@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import pytest
 from sqlalchemy import Connection, select
 
 from newapi_proxy.billing import audit, ledger
-from newapi_proxy.store import channels, db, tokens, users
+from newapi_proxy.store import channels, tokens, users
 from newapi_proxy.store.schema import abilities
 from newapi_proxy.store.schema import channels as channel_table
 from newapi_proxy.store.schema import tokens as table
 from newapi_proxy.store.tokens import NewToken, YamlToken
 from tests.fakes import money
-
-
-@pytest.fixture
-def conn(database: Path) -> Iterator[Connection]:
-    """A connection inside a transaction."""
-    with db.connect(f"sqlite:///{database}", database.parent) as made:
-        yield made
 
 
 def _wanted(quota: int | None = None, **named: Any) -> YamlToken:

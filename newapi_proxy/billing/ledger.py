@@ -18,6 +18,7 @@ from sqlalchemy import Column, ColumnElement, Connection, Table, and_, func, or_
 from sqlalchemy import text as sql
 
 from newapi_proxy.store import logs
+from newapi_proxy.store.groups import Living
 from newapi_proxy.store.row import number, truth, words
 from newapi_proxy.store.rows import INT, TEXT, inserting, savepoint, updating
 from newapi_proxy.store.schema import channels, ledger, tokens, users
@@ -368,15 +369,9 @@ def _return(conn: Connection, voids: Sequence[Void]) -> bool:
     return True
 
 
-def recover(conn: Connection, boot: str, at: int, *, before: int | None = None) -> int:
-    """Voids what processes of other boots left open; how many. Run at start.
-
-    Where several processes share the database a hold of another boot may be alive: `before` (unix seconds) then
-    spares the holds that are younger.
-    """
-    asked = select(ledger).where(_IS_HELD, ledger.c.boot != boot)
-    if before is not None:
-        asked = asked.where(ledger.c.at < before)
+def recover(conn: Connection, living: Living, at: int) -> int:
+    """Voids what processes that are not among the living left open; how many. Run at start, and on where others die."""
+    asked = select(ledger).where(_IS_HELD, ledger.c.boot.not_in(living))
     count = 0
     while found := conn.execute(asked.limit(_BATCH)).mappings().all():
         voided = sum(

@@ -31,8 +31,7 @@ def use(
     """
     url, base = place(args, config)
     try:
-        with db.connect(url, base, write=write) as conn:
-            return work(conn)
+        return db.run(url, base, work, write=write)
     except ProxyError as error:
         return failed(error.message)
 

@@ -11,7 +11,6 @@ import asyncio
 import gc
 import os
 import resource
-import secrets
 import signal
 import socket
 import threading
@@ -22,12 +21,12 @@ from typing import Any, Final
 import uvloop
 
 from newapi_proxy import __version__, log, metrics
-from newapi_proxy.billing import ledger
 from newapi_proxy.clock import SystemClock
 from newapi_proxy.config import load
 from newapi_proxy.config.model import Config
 from newapi_proxy.daemon import listen, notify, reload
 from newapi_proxy.daemon.drain import drain
+from newapi_proxy.daemon.neighbours import recover, watch
 from newapi_proxy.daemon.view import Views
 from newapi_proxy.errors import ProxyError
 from newapi_proxy.relay.health import Health
@@ -70,7 +69,6 @@ class Daemon:
         self._config = config
         self._clock = SystemClock()
         self._began = self._clock.monotonic()
-        self._boot = secrets.token_hex(8)
         self._notifier = notify.Notifier(os.environ)
         self._places: list[listen.Place] = []
         self._accepting: list[asyncio.AbstractServer] = []
@@ -127,10 +125,7 @@ class Daemon:
         database = await Database.open(
             self._config.database.reveal(), self._path.parent, self._config.durability, metrics.commit
         )
-        at = int(self._clock.wall())
-        recovered = await database.write(lambda conn, _: [ledger.recover(conn, self._boot, at)], None)
-        if recovered:
-            log.logger().warning("holds_recovered", count=recovered)
+        await recover(database, self._clock)
         return database
 
     async def _serve(
@@ -140,7 +135,7 @@ class Daemon:
         views = Views(database, self._clock)
         first = await views.build(self._first)
         health = Health(self._clock, _told)
-        house = House(first, database, client, health, self._clock, boot=self._boot)
+        house = House(first, database, client, health, self._clock, boot=database.boot)
         house.fetcher = HttpFetcher()
         self._house = house
         self._reloader = reload.Reloader(self._path, house, views.build)
@@ -152,6 +147,8 @@ class Daemon:
         self._signals()
         reload.adopt(self._first, house)
         spawn(self._reloads(), "reload")
+        if database.shared:
+            spawn(watch(database, self._clock, self._end), "neighbours")
         reload.settle_memory(whole=True)
         self._watch()
         self._notifier.send(notify.READY, "STATUS=serving")

@@ -9,6 +9,7 @@ guarded updates decide.
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,14 +17,14 @@ from time import perf_counter
 from typing import Final
 
 from sqlalchemy import URL, Connection, Engine, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from newapi_proxy import log
 from newapi_proxy.clock import SystemClock
 from newapi_proxy.errors import OurError
-from newapi_proxy.store import groups, sqlite, upgrades
+from newapi_proxy.store import groups, server, sqlite, upgrades
 from newapi_proxy.store.embedded import Embedded
-from newapi_proxy.store.groups import Function, I, Part, R, Waiting, reason
+from newapi_proxy.store.groups import Function, I, Living, Part, R, Waiting, reason
 
 OnCommit = Callable[[float, int], None]
 
@@ -36,8 +37,8 @@ class Database:
     """Opened once per process by `open`; all methods belong to the loop's thread."""
 
     __slots__ = (
-        "_again", "_closed", "_ended", "_engine", "_failing", "_idle", "_kept", "_loop", "_on_commit", "_pending",
-        "_scheduled",
+        "_again", "_bound", "_closed", "_ended", "_engine", "_failing", "_idle", "_kept", "_loop", "_on_commit",
+        "_pending", "_scheduled",
     )  # fmt: skip
 
     def __init__(self, engine: groups.Engine, on_commit: OnCommit | None) -> None:
@@ -45,6 +46,7 @@ class Database:
         self._on_commit = on_commit
         self._loop = asyncio.get_running_loop()
         self._pending: list[Waiting] = []
+        self._bound = PENDING  # how many may wait; none while the engine cannot write
         self._scheduled = False  # a group is with the engine, or about to go there
         self._kept: list[Waiting] = []  # must be written, and could not be: to be tried again
         self._again: asyncio.TimerHandle | None = None
@@ -65,18 +67,42 @@ class Database:
     ) -> Database:
         """Opens and upgrades. `on_commit(seconds, pending)` is called on the loop after each group.
 
-        `patience`: seconds that a group waits for another process's transaction, in the thread.
+        `durability` and `patience` (seconds that a group waits for another process's transaction) are SQLite's; a
+        server has settings of its own.
 
         Raises OurError: `database_in_use`, `schema_newer`, `database_invalid`, `ledger_unavailable`.
         """
-        path = sqlite.locate(_sqlite_url(url), base)
+        made, boot = _url(url), secrets.token_hex(8)
+        if not _is_file(made):
+            await server.prepare(made, int(SystemClock.wall()))
+            return cls(await server.Server.open(made, boot), on_commit)
+        path = sqlite.locate(made, base)
         lock = sqlite.Lock(path)
         try:
             await asyncio.get_running_loop().run_in_executor(None, _prepared, path, durability)
-            return cls(await Embedded.open(path, lock, durability, patience), on_commit)
+            return cls(await Embedded.open(path, lock, durability, patience, boot), on_commit)
         except BaseException:
             lock.release()
             raise
+
+    @property
+    def boot(self) -> str:
+        """The name under which this process holds money; another one after each start."""
+        return self._engine.boot
+
+    @property
+    def shared(self) -> bool:
+        """Whether other processes may write to the same database."""
+        return self._engine.shared
+
+    @property
+    def closing(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    def living(self, conn: Connection) -> Living:
+        """The processes whose holds are theirs to end, in a write's transaction: for `ledger.recover`."""
+        return self._engine.living(conn)
 
     def write(self, fn: Function[I, R], item: I, *, must: bool = False) -> asyncio.Future[R]:
         """Puts the item into the writer's queue at once; the future has its result once it is committed.
@@ -89,10 +115,8 @@ class Database:
         be safe to repeat.
         """
         future: asyncio.Future[R] = self._loop.create_future()
-        if self._ended or (not must and (self._closed or len(self._pending) >= PENDING)):
-            future.set_exception(
-                OurError("The ledger takes no writes at the moment.", status=503, code="ledger_unavailable")
-            )
+        if self._ended or (not must and (self._closed or len(self._pending) >= self._bound)):
+            future.set_exception(groups.unavailable())
             return future
         entry = (fn, item, future, must)
         if must and self._kept and len(self._kept) < KEPT:
@@ -111,7 +135,7 @@ class Database:
         """Runs a query beside the writer; it sees what is committed. Raises OurError, or what `fn` raises."""
         try:
             return await self._engine.read(fn)
-        except DBAPIError as error:
+        except (SQLAlchemyError, OSError, TimeoutError) as error:
             raise OurError("The database cannot be read.", status=503, code="ledger_unavailable") from error
 
     async def close(self) -> None:
@@ -163,6 +187,17 @@ class Database:
         group = self._pending[:most]
         del self._pending[:most]
         return group
+
+    def refuse(self, cause: OurError | None) -> None:
+        """Refuses what waits and what comes, but for what must be written; None ends it: for the engine."""
+        self._bound = PENDING if cause is None else 0
+        if cause is None:
+            return
+        waiting, self._pending = self._pending, [entry for entry in self._pending if entry[3]]
+        for _, _, future, must in waiting:
+            if not must and not future.done():
+                future.set_exception(cause)
+        self._note(cause)
 
     def written(self, parts: Sequence[Part], since: float) -> None:
         """Tells those who wait, and sends the next group: for the engine."""
@@ -228,30 +263,48 @@ def _unused(path: Path) -> Path:
     return to
 
 
-def _sqlite_url(url: str) -> URL:
+def _url(url: str) -> URL:
     try:
-        made = make_url(url)
+        return make_url(url)
     except ArgumentError:
         raise OurError("The database's URL cannot be read.", code="database_invalid") from None
-    if made.get_backend_name() != "sqlite":
-        raise OurError(f"No driver for {made.get_backend_name()} databases is installed.", code="database_invalid")
-    return made
+
+
+def _is_file(url: URL) -> bool:
+    return url.get_backend_name() == "sqlite"
 
 
 def upgrade(url: str, base: Path) -> list[str]:
     """Brings the schema up to date, as opening does; the upgrades done. Raises OurError."""
-    path = sqlite.locate(_sqlite_url(url), base)
+    made = _url(url)
+    if not _is_file(made):
+        return asyncio.run(server.prepare(made, int(SystemClock.wall())))
+    path = sqlite.locate(made, base)
     return prepare(sqlite.engine(path, "full"), path)
+
+
+def run(url: str, base: Path, work: Callable[[Connection], R], *, write: bool) -> R:
+    """Runs the work in one transaction on any engine, beside running daemons: for the command line.
+
+    `write` as `connect` has it. Raises OurError, and what `work` raises: then nothing is changed.
+    """
+    made = _url(url)
+    if not _is_file(made):
+        if write:
+            asyncio.run(server.prepare(made, int(SystemClock.wall())))
+        return asyncio.run(server.once(made, work, write=write))
+    with connect(url, base, write=write) as conn:
+        return work(conn)
 
 
 @contextmanager
 def connect(url: str, base: Path, *, write: bool = True) -> Iterator[Connection]:
-    """A connection for the command line, beside a running daemon; one transaction, committed on a clean exit.
+    """A connection to a file beside a running daemon; one transaction, committed on a clean exit.
 
     With `write` the schema is upgraded where needed; without, nothing is changed and an old schema is an error.
     Raises OurError.
     """
-    path = sqlite.locate(_sqlite_url(url), base)
+    path = sqlite.locate(_url(url), base)
     if not write and not path.exists():
         raise OurError("The database does not exist yet: it is made by the first `serve`.", code="database_missing")
     engine = sqlite.engine(path, "full")

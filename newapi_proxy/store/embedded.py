@@ -30,9 +30,15 @@ FAR: Final = 4096  # pages of WAL; above, one group is written by the thread, wh
 class Embedded:
     """The engine of one file. Opened by `open`; all methods belong to the loop's thread."""
 
-    __slots__ = ("_far", "_folding", "_here", "_lock", "_loop", "_readers", "_unfolded", "_wary", "_writer")
+    __slots__ = (
+        "_far", "_folding", "_here", "_lock", "_loop", "_readers", "_unfolded", "_wary", "_writer", "boot",
+    )  # fmt: skip
+    shared: Final = False  # the lock keeps others off
 
-    def __init__(self, writer: sqlite.Writer, here: Connection | None, readers: AsyncEngine, lock: sqlite.Lock) -> None:
+    def __init__(
+        self, writer: sqlite.Writer, here: Connection | None, readers: AsyncEngine, lock: sqlite.Lock, boot: str
+    ) -> None:
+        self.boot = boot
         self._writer = writer
         self._here = here  # the loop's own connection, where commits do not wait
         self._readers = readers
@@ -44,13 +50,18 @@ class Embedded:
         self._far = False
 
     @classmethod
-    async def open(cls, path: Path, lock: sqlite.Lock, durability: sqlite.Durability, patience: float) -> Embedded:
+    async def open(
+        cls, path: Path, lock: sqlite.Lock, durability: sqlite.Durability, patience: float, boot: str
+    ) -> Embedded:
         """Connects to a file that is up to date. `patience`: seconds for another process's transaction."""
         run = asyncio.get_running_loop().run_in_executor
         conn = await run(None, sqlite.engine(path, durability, wait=patience).connect)
         hasty = sqlite.engine(path, durability, wait=0, folds=False) if durability == "normal" else None
         here = await run(None, hasty.connect) if hasty is not None else None
-        return cls(sqlite.Writer(conn), here, sqlite.readers(path), lock)
+        return cls(sqlite.Writer(conn), here, sqlite.readers(path), lock, boot)
+
+    def living(self, conn: Connection) -> tuple[str, ...]:
+        return (self.boot,)
 
     async def read(self, fn: Callable[[Connection], R]) -> R:
         async with self._readers.connect() as conn:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any, Final, Protocol, TypeVar
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Select
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from newapi_proxy.errors import OurError
@@ -20,6 +20,7 @@ I = TypeVar("I")  # noqa: E741
 R = TypeVar("R")
 Function = Callable[[Connection, Sequence[I]], Sequence[R]]
 Waiting = tuple[Function[Any, Any], Any, "asyncio.Future[Any]", bool]  # the last: whether it must be written
+Living = Select[tuple[str]] | tuple[str, ...]
 GROUP: Final = 256  # items in one transaction: bounds how long it holds the tables
 
 
@@ -38,6 +39,7 @@ class Part:
 
     def run(self, conn: Connection, nested: bool) -> None:
         """Calls the function; what it raises is its own items' error and undoes only what it did."""
+        self.error = None
         try:
             with savepoint(conn) if nested else nullcontext():
                 self.results = self.fn(conn, self.items)
@@ -70,16 +72,39 @@ class Source(Protocol):
         """The group that was taken is committed, or failed as its parts say. `since`: `perf_counter` at its begin."""
         ...
 
+    def refuse(self, cause: OurError | None) -> None:
+        """Nothing can be written for now: takes and keeps only what must be. With None it is as before."""
+        ...
+
+    @property
+    def closing(self) -> bool:
+        """Whether the process ends: then nothing is worth a long wait."""
+        ...
+
 
 class Engine(Protocol):
     """How a group becomes a transaction of one kind of database, and how it is read beside."""
+
+    @property
+    def boot(self) -> str:
+        """The name under which this process holds money."""
+        ...
+
+    @property
+    def shared(self) -> bool:
+        """Whether other processes may write to the same database."""
+        ...
+
+    def living(self, conn: Connection) -> Living:
+        """The names of the processes that answer for their holds, this one among them; in a writing transaction."""
+        ...
 
     def send(self, source: Source) -> None:
         """Takes one group and says when it is written. Called on the loop, never while one is under way."""
         ...
 
     async def read(self, fn: Callable[[Connection], R]) -> R:
-        """Runs a query that sees what is committed. Raises DBAPIError, or what `fn` raises."""
+        """Runs a query that sees what is committed. Raises what the driver raises, and what `fn` does."""
         ...
 
     async def close(self) -> None:
@@ -129,7 +154,6 @@ def perform(conn: Connection, parts: Sequence[Part], *, begun: bool = False) -> 
             rollback(conn)
             begin(conn)
             for part in parts:
-                part.error = None
                 part.run(conn, nested=True)
         if all(part.error is not None for part in parts):
             rollback(conn)
@@ -202,4 +226,4 @@ def unavailable(cause: BaseException | None = None) -> OurError:
 def reason(error: BaseException) -> str:
     """The driver's own words, without the statement and its values."""
     cause = error.__cause__ or error
-    return str(cause.orig if isinstance(cause, DBAPIError) else cause)
+    return str(cause.orig if isinstance(cause, DBAPIError) else cause) or type(cause).__name__

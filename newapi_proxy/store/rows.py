@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from operator import itemgetter
 from types import SimpleNamespace
 from typing import Any, Final
@@ -40,12 +41,16 @@ Build = Callable[[Dialect, int], Insert | Update]
 
 
 class Rows:
-    """A prepared statement over any number of rows, each a sequence of plain values in the declared order."""
+    """A prepared statement over any number of rows, each a sequence of plain values in the declared order.
 
-    __slots__ = ("_build", "_texts")
+    `fit` makes a row what a server takes; SQLite takes everything.
+    """
 
-    def __init__(self, build: Build) -> None:
+    __slots__ = ("_build", "_fit", "_texts")
+
+    def __init__(self, build: Build, fit: Callable[[Sequence[Any], Dialect], Sequence[Any]] | None = None) -> None:
         self._build = build
+        self._fit = fit
         self._texts: dict[tuple[str, int], tuple[str, Order | None]] = {}
 
     def run(self, conn: Connection, rows: Params) -> int:
@@ -53,14 +58,20 @@ class Rows:
         done, count, total = 0, 0, len(rows)
         if not total:
             return 0
+        if self._fit is not None and conn.dialect.name != "sqlite":
+            rows = [self._fit(row, conn.dialect) for row in rows]
         cursor = conn.connection.cursor()
         try:
             while done < total:
                 size = 1 << min(_MOST_BITS, (total - done).bit_length() - 1)
                 text, order = self._text(conn.dialect, size)
                 flat = rows[0] if total == 1 else [value for row in rows[done : done + size] for value in row]
-                # "many" of one: `execute` lets go of the interpreter once more, to ask for a row's id
-                cursor.executemany(text, (flat if order is None else order(flat),))
+                values = flat if order is None else order(flat)
+                if conn.dialect.name == "sqlite":
+                    # "many" of one: `execute` lets go of the interpreter once more, to ask for a row's id
+                    cursor.executemany(text, (values,))
+                else:
+                    cursor.execute(text, values)
                 count += cursor.rowcount
                 done += size
         finally:
@@ -82,6 +93,13 @@ def inserting(table: Table, *columns: str, once: bool = False) -> Rows:
     """INSERT of whole rows; with `once` a row whose primary key exists is left out and not counted."""
     width = len(columns)
 
+    @cache
+    def lengths(dialect: Dialect) -> list[int | None]:
+        return [getattr(table.c[name].type.dialect_impl(dialect), "length", None) for name in columns]
+
+    def fit(row: Sequence[Any], dialect: Dialect) -> Sequence[Any]:
+        return [_fitted(value, length) for value, length in zip(row, lengths(dialect), strict=True)]
+
     def build(dialect: Dialect, size: int) -> Insert | Update:
         rows = [
             {name: bindparam(f"b{row * width + place}", type_=table.c[name].type) for place, name in enumerate(columns)}
@@ -89,7 +107,12 @@ def inserting(table: Table, *columns: str, once: bool = False) -> Rows:
         ]
         return _insert(table, dialect, once).values(rows).inline()
 
-    return Rows(build)
+    return Rows(build, fit)
+
+
+def _fitted(value: Any, length: int | None) -> Any:
+    """Names come from clients: one that is too long, or has what PostgreSQL does not store, must not cost the row."""
+    return value.replace("\0", "\ufffd")[:length] if isinstance(value, str) else value
 
 
 def _insert(table: Table, dialect: Dialect, once: bool) -> Insert:

@@ -364,6 +364,16 @@ upgrades: Final = Table(
     "proxy_upgrades", OWN, Column("name", String(64), primary_key=True), Column("at", _number(), nullable=False)
 )
 
+processes: Final = Table(
+    "proxy_processes",
+    OWN,
+    # Who shares a server's database: `at` the last sign of life by its clock, `number` of the last group that came
+    # through. SQLite has one process, and no row here.
+    Column("boot", String(64), primary_key=True),
+    _int("at", 0),
+    _int("number", 0),
+)
+
 proxy_tokens: Final = Table(
     "proxy_tokens",
     OWN,

@@ -126,7 +126,12 @@ class Lock:
 
 
 def copy(conn: Connection, to: Path) -> None:
-    """An online copy of the whole database: consistent, while others write. Never over an existing file."""
+    """An online copy of the whole database: consistent, while others write. Never over an existing file.
+
+    Raises OSError, and OurError for a server's database.
+    """
+    if conn.dialect.name != "sqlite":
+        raise OurError("A server's database is copied by its own tools: pg_dump, mariadb-dump.", code="not_a_file")
     os.close(os.open(to, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     raw: Any = conn.connection.dbapi_connection
     target = sqlite3.connect(to)
@@ -137,7 +142,9 @@ def copy(conn: Connection, to: Path) -> None:
 
 
 def damage(conn: Connection) -> list[str]:
-    """What SQLite itself finds wrong with the file; reads all of it."""
+    """What SQLite itself finds wrong with the file, reading all of it; a server looks after itself."""
+    if conn.dialect.name != "sqlite":
+        return []
     return [found for (found,) in conn.exec_driver_sql("PRAGMA integrity_check") if found != "ok"]
 
 

@@ -25,12 +25,19 @@ def _inherited_tables(conn: Connection) -> None:
 
 def _ledger_tables(conn: Connection) -> None:
     """Our own tables."""
-    schema.OWN.create_all(conn)
+    for wanted in schema.OWN.sorted_tables:
+        _create(conn, wanted)
+
+
+def _process_table(conn: Connection) -> None:
+    """Who shares the database, since more than one process can."""
+    _create(conn, schema.processes)
 
 
 UPGRADES: Final[Sequence[tuple[str, Callable[[Connection], None]]]] = (
     ("inherited_tables", _inherited_tables),
     ("ledger_tables", _ledger_tables),
+    ("process_table", _process_table),
 )
 
 
@@ -59,7 +66,7 @@ def upgrade(conn: Connection, at: int) -> list[str]:
     names = pending(conn)
     if not names:
         return []
-    schema.upgrades.create(conn, checkfirst=True)
+    _create(conn, schema.upgrades)
     for name, change in UPGRADES:
         if name in names:
             change(conn)
@@ -75,9 +82,17 @@ def holds_data(conn: Connection) -> bool:
     )
 
 
+def _create(conn: Connection, wanted: Table) -> None:
+    if conn.dialect.name == "mysql":  # whatever the database's own default is; ids of ours differ by case
+        exact = wanted.metadata is schema.OWN
+        options = wanted.dialect_options["mysql"]
+        options["charset"], options["collate"] = "utf8mb4", "utf8mb4_bin" if exact else "utf8mb4_general_ci"
+    wanted.create(conn, checkfirst=True)
+
+
 def _complete(conn: Connection, wanted: Table) -> None:
     if not inspect(conn).has_table(wanted.name):
-        wanted.create(conn)
+        _create(conn, wanted)
         return
     have = {column["name"].lower() for column in inspect(conn).get_columns(wanted.name)}
     quote = conn.dialect.identifier_preparer.quote

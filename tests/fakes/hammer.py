@@ -21,7 +21,7 @@ ACCOUNTS = 3
 async def main(path: Path, boot: str) -> None:
     """Recovers, then works; a line `ID UNITS` for each settlement that was committed, before the next one starts."""
     db = await Database.open(f"sqlite:///{path}", path.parent)
-    await db.write(lambda conn, items: [ledger.recover(conn, boot, 1) for _ in items], None)
+    await db.write(lambda conn, items: [ledger.recover(conn, (boot,), 1) for _ in items], None)
     await asyncio.gather(*(_work(db, boot, worker) for worker in range(WORKERS)))
 
 
