@@ -174,22 +174,37 @@ class Verbatim:
 
     def feed(self, data: bytes) -> bytes:
         """See Pipe."""
-        if self._template is None or not self._plain:
+        if not self._plain or self.heard.finished:
             return self._read(data)
-        if not self._whole:
-            end = data.find(b"\n\n") + 2  # the frame that an earlier read began
-            if end < 2 or end == len(data):
-                return self._read(data)
-            first = self._read(data[:end])
-            over = self.heard.failure is not None or self.heard.ended
-            return first if over else first + self.feed(data[end:])
-        same, said = self._template.match(data)
+        out: list[bytes] = []
+        tried = False  # whether these bytes were looked at as one run, which is worth it once
+        while data and self.heard.failure is None and not self.heard.ended:
+            same = self._repeats(data, run=not tried)
+            tried = tried or self._template is not None
+            if same == len(data) and not out:
+                return data
+            if same:
+                out.append(data[:same])
+                data = data[same:]
+                continue
+            # one frame at a time while there is a pattern to be learnt from it, all that is left behind the finish
+            end = data.find(b"\n\n") + 2
+            if end < 2 or self.heard.finished:
+                end = len(data)
+            out.append(self._read(data[:end]))
+            data = data[end:]
+        return out[0] if len(out) == 1 else b"".join(out)
+
+    def _repeats(self, data: bytes, *, run: bool) -> int:
+        """How many of the first bytes are frames of the pattern learnt; their text is heard."""
+        if self._template is None or not self._whole:
+            return 0
+        same, said = self._template.run(data) if run else (0, b"")
         if not same:
-            return self._read(data)
-        self.heard.said(said.decode("utf-8", "replace"))
-        if same == len(data):
-            return data
-        return data[:same] + self._read(data[same:])
+            same, said = self._template.leading(data)
+        if same:
+            self.heard.said(said.decode("utf-8", "replace"))
+        return same
 
     def _read(self, data: bytes) -> bytes:
         out: list[bytes] = []
@@ -200,32 +215,18 @@ class Verbatim:
         for frame in self._decoder.feed(data):
             if heard.ended:
                 break
-            if out and self._repeats(frame):
-                out.append(frame.raw)
-                continue
             events = list(self._reader.read(frame))
             for event in events:
                 if not heard.take(event):
                     return b"".join(out)
             passed = self._passer.frame(frame, events)
             out.append(passed)
-            if heard.finished:
-                self._template = None  # what a choice says after its end is the passer's to judge
-            elif self._template is None and passed is frame.raw and len(events) == 1:
-                self._template = Template.learnt(frame, events[0])
         self._whole = self._decoder.empty
-        if not heard.finished and frame is not None and passed is frame.raw and len(events) == 1:
+        if heard.finished:
+            self._template = None  # what a choice says after its end is the passer's to judge
+        elif frame is not None and passed is frame.raw and len(events) == 1:
             self._template = Template.learnt(frame, events[0]) or self._template
         return out[0] if len(out) == 1 else b"".join(out)
-
-    def _repeats(self, frame: Frame) -> bool:
-        """Whether the frame differs from the one learnt in nothing but its text, which is heard."""
-        if self._template is None:
-            return False
-        same, said = self._template.match(frame.raw)
-        if same:
-            self.heard.said(said.decode("utf-8", "replace"))
-        return same > 0
 
     def drain(self) -> bytes:
         """See Pipe."""
@@ -279,34 +280,39 @@ class Template:
         if type(event) is not TextDelta or not event.text:
             return None
         raw, needle = frame.raw, b'"' + event.text.encode("utf-8", "replace") + b'"'
-        if b"\\" in needle or raw.count(needle) != 1 or not raw.endswith(b"\n\n"):
+        if needle.find(b"\\") >= 0 or raw.count(needle) != 1 or not raw.endswith(b"\n\n"):
             return None
         at = raw.index(needle)
         return cls(raw[: at + 1], raw[at + len(needle) - 1 : -2])
 
-    def match(self, data: bytes) -> tuple[int, bytes]:
-        """How many of the first bytes are whole frames of this pattern, and their text; 0 where the first is not."""
-        room = len(data) + self._to - 2 >= self._from  # the two do not overlap
-        if room and data.startswith(self._before) and data.endswith(self._end):
-            said = data[self._from : self._to - 2]
-            if self._between in said:
-                said = said.replace(self._between, b"")  # a whole run of such frames, at once
-            if b'"' not in said and b"\\" not in said and b"\n" not in said and b"\r" not in said:
-                return len(data), said
-        texts: list[bytes] = []
-        size = 0
-        for piece in data.split(b"\n\n"):
-            if not piece.startswith(self._before) or not piece.endswith(self._after):
-                break
-            texts.append(piece[self._from : self._to])
-            size += len(piece) + 2
-        if size > len(data):  # the last one's blank line has not come
-            size -= len(texts[-1]) + self._from - self._to + 2
-            texts.pop()
-        said = texts[0] if len(texts) == 1 else b"".join(texts)
-        if b'"' in said or b"\\" in said or b"\n" in said or b"\r" in said:
+    def run(self, data: bytes) -> tuple[int, bytes]:
+        """How many bytes are a run of such frames, nothing else between them, and their text; 0 for no such run."""
+        last = data.rfind(self._end)
+        if last < self._from or not data.startswith(self._before):
             return 0, b""
-        return size, said
+        said = data[self._from : last]
+        said = said.replace(self._between, b"")
+        return (0, b"") if _special(said) else (last + len(self._end), said)
+
+    def leading(self, data: bytes) -> tuple[int, bytes]:
+        """The same frame by frame: the bytes before the first that is not of this pattern."""
+        texts: list[bytes] = []
+        at = 0
+        while (end := data.find(b"\n\n", at)) >= 0:
+            if not data.startswith(self._before, at) or not data.endswith(self._after, at + self._from, end):
+                break
+            text = data[at + self._from : end + self._to]
+            if _special(text):
+                break
+            texts.append(text)
+            at = end + 2
+        return at, b"".join(texts)
+
+
+def _special(text: bytes) -> bool:
+    """Whether it holds what cannot stand in a JSON string as it is, or would end a frame."""
+    # `in` would first try the needle as a number and make an exception of it, at the price of ten searches
+    return max(text.find(b'"'), text.find(b"\\"), text.find(b"\n"), text.find(b"\r")) >= 0
 
 
 class Retold:

@@ -34,37 +34,54 @@ class Chunks:
         if self._kept:
             data, self._kept = self._kept + data, b""
         pieces: list[bytes] = []
-        at, left, size = 0, self._left, len(data)
-        while at < size and self._trailers < 0:
-            if left > 0:
-                end = at + left
-                pieces.append(data[at:end])
-                at, left = (end, -1) if end <= size else (size, end - size)
-                continue
-            if left < 0:
-                after = self._line_end(data, at)
-                if after <= at:
-                    break
-                at, left = after, 0
-                continue
-            end = data.find(b"\n", at)
-            if end < 0:
-                break
-            line = data[at : end + 1]
-            left = _sizes.get(line, -1)
-            if left < 0 and (left := self._size(line)) < 0:
-                break
-            at = end + 1
-            if not left:
-                self._trailers = 0
-        self._left = left
+        at = 0
+        if self._trailers < 0:
+            at = self._opened(data, 0, pieces) if self._left else 0
+            if not self._left and self.fault is None:
+                at = self._run(data, at, pieces)
         if self._trailers >= 0 and self.fault is None:
             at = self._trail(data, at)
-        if at < size and self.fault is None and not self.ended:
+        if at < len(data) and self.fault is None and not self.ended:
             self._kept = data[at:]
             if len(self._kept) > LONGEST_LINE:
                 self.fault = "a line of the chunked body is too long"
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _run(self, data: bytes, at: int, pieces: list[bytes]) -> int:
+        """Takes chunks from a size line on; where what is not taken begins."""
+        while not self._left:
+            start = data.find(b"\n", at) + 1
+            if not start:
+                break
+            line = data[at:start]
+            size = _sizes.get(line, -1)
+            if size < 0 and (size := self._size(line)) < 0:
+                break
+            end = start + size
+            if not size:
+                self._trailers = 0
+                return start
+            if data.startswith(b"\r\n", end):  # the whole chunk is here, as usual
+                pieces.append(data[start:end])
+                at = end + 2
+            else:
+                self._left = size
+                at = self._opened(data, start, pieces)
+        return at
+
+    def _opened(self, data: bytes, at: int, pieces: list[bytes]) -> int:
+        """Takes what there is of the open chunk and its line end; where what is not taken begins."""
+        if self._left > 0:
+            end = at + self._left
+            pieces.append(data[at:end])
+            if end > len(data):
+                self._left = end - len(data)
+                return len(data)
+            at, self._left = end, -1
+        after = self._line_end(data, at)
+        if after > at:
+            self._left = 0
+        return after
 
     def _line_end(self, data: bytes, at: int) -> int:
         """Where the chunk's line end is over; `at` while it has not come, or where something else stands."""
@@ -72,7 +89,7 @@ class Chunks:
             return at + 2
         if data.startswith(b"\n", at):
             return at + 1
-        if data[at:] != b"\r":
+        if data[at:] not in (b"", b"\r"):
             self.fault = "a chunk is longer than its size"
         return at
 

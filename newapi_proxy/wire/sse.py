@@ -61,7 +61,7 @@ class Decoder:
     def feed(self, data: bytes) -> list[Frame]:
         """Takes the next bytes; returns the frames that they complete."""
         buffer = self._buffer
-        if not buffer and data.endswith(b"\n\n") and b"\r" not in data:
+        if not buffer and data.endswith(b"\n\n") and data.find(b"\r") < 0:
             pieces = data.split(b"\n\n")
             if not pieces.pop():  # whole frames, as usual: nothing to look for and nothing to keep
                 return [self._frame(piece + b"\n\n") for piece in pieces]
@@ -116,7 +116,7 @@ class Decoder:
         if not self._begun:
             self._begun = True
             body = body.removeprefix(_BOM)
-        if body.startswith(b"data:") and body.find(b"\n") == len(body) - 2 and b"\r" not in body:
+        if body.startswith(b"data:") and body.find(b"\n") == len(body) - 2 and body.find(b"\r") < 0:
             return Frame(raw, "", body[6:-2] if body[5:6] == b" " else body[5:-2])
         event, lines = "", []
         for line in _LINE.split(body):
