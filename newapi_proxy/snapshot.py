@@ -21,9 +21,11 @@ from newapi_proxy.adapters import ADAPTERS
 from newapi_proxy.adapters.base import UNOWNED, Adapter
 from newapi_proxy.billing.ledger import Account
 from newapi_proxy.billing.prices import PriceBook, book
+from newapi_proxy.config.grouping import Aliases, Grouping
 from newapi_proxy.config.model import Channel as ChannelConfig
 from newapi_proxy.config.model import Config, Group, Limits, Override
 from newapi_proxy.config.model import Token as TokenConfig
+from newapi_proxy.config.saved import Saved
 from newapi_proxy.ir.ask import Thinking
 from newapi_proxy.secret import Secret
 from newapi_proxy.store.tokens import TokenRow, YamlToken
@@ -32,6 +34,7 @@ from newapi_proxy.store.windows import Ceiling, Rate
 FIXED: Final = ("listen", "database", "durability", "redis", "metrics")  # a change needs a restart
 MOST_KNOWN: Final = 4096  # remembered look-ups: model names come from requests
 ENABLED, EXPIRED, EXHAUSTED = 1, 3, 4  # token and user status in the inherited tables
+NOTHING_SAVED: Final = Saved()
 DEFAULT_RATIO: Final = Decimal(1)  # a group that the file does not list (relay-and-billing 5.1)
 _RATES: Final = (("rpm", 60.0, False), ("rpd", 86400.0, False), ("tpm", 60.0, True))
 Ceilings = tuple[Ceiling, ...]
@@ -93,6 +96,7 @@ class Token(msgspec.Struct, frozen=True, kw_only=True):
     allow_ips: tuple[IPv4Network | IPv6Network, ...] = ()
     expires: int | None = None
     ceilings: Ceilings = ()
+    group_usable: bool = True  # where it is not, `user_enabled` is False too
 
     def may_use(self, model: str) -> bool:
         """Whether the key's own list lets it ask for the model."""
@@ -103,18 +107,30 @@ class Snapshot:
     """The view itself. Look-ups are memoised here, so that they are forgotten with it."""
 
     def __init__(
-        self, config: Config, channels: Sequence[Channel], tokens: Mapping[bytes, Token], prices: PriceBook
+        self,
+        config: Config,
+        channels: Sequence[Channel],
+        tokens: Mapping[bytes, Token],
+        prices: PriceBook,
+        aliases: Aliases | None = None,
     ) -> None:
         self.config = config
         self.channels = tuple(channels)
         self.tokens = tokens
         self.prices = prices
+        self._aliases = aliases or {}
         self._ratios = {name: Decimal(str(ratio)) for name, ratio in config.ratios_by_group().items()}
         self._known: dict[tuple[str, str], tuple[tuple[Channel, ...], ...]] = {}
 
-    def group_ratio(self, group: str) -> Decimal:
-        """The group's factor on every price."""
-        return self._ratios.get(group, DEFAULT_RATIO)
+    def group_ratio(self, group: str, model: str = "") -> Decimal:
+        """The group's factor on every price; where it stands for several, that of the one that serves the model."""
+        known = self._ratios.get(group)
+        if known is not None:
+            return known
+        alias = self._aliases.get(group)
+        if alias is None:
+            return DEFAULT_RATIO
+        return next((ratio for name, ratio in alias if self.tiers(name, model)), max(ratio for _, ratio in alias))
 
     def tiers(self, group: str, model: str) -> tuple[tuple[Channel, ...], ...]:
         """The channels that serve the model to the group, by priority, highest first."""
@@ -126,6 +142,8 @@ class Snapshot:
         return known
 
     def _tiers(self, group: str, model: str) -> tuple[tuple[Channel, ...], ...]:
+        if group in self._aliases:  # the first of its groups that serves the model
+            return next((tiers for name, _ in self._aliases[group] if (tiers := self.tiers(name, model))), ())
         found: dict[int, list[Channel]] = {}
         mine = [channel for channel in self.channels if group in channel.groups]
         itself = any(model in channel.models for channel in mine)
@@ -138,8 +156,9 @@ class Snapshot:
     def models_for(self, token: Token) -> tuple[tuple[str, str], ...]:
         """What the key may ask for, with who owns it, in order of first appearance; patterns are left out."""
         names: dict[str, str] = {}
+        groups = {name for name, _ in self._aliases.get(token.group, ())} or {token.group}
         for channel in self.channels:
-            if token.group in channel.groups:
+            if groups.intersection(channel.groups):
                 own = (model for model in channel.models if "*" not in model and token.may_use(model))
                 names |= {model: channel.adapter.owner for model in own if model not in names}
         for model in token.models:
@@ -199,19 +218,24 @@ def bare(key: str) -> str:
     return key.removeprefix("sk-")
 
 
-def build(config: Config, rows: Sequence[TokenRow], channel_ids: Mapping[str, int]) -> Snapshot:
+def build(
+    config: Config, rows: Sequence[TokenRow], channel_ids: Mapping[str, int], saved: Saved = NOTHING_SAVED
+) -> Snapshot:
     """The view of a configuration over the database's token rows; the file wins where both name a key.
 
-    `channel_ids`: the database row of each channel. Channels of a type that this version cannot serve are left out.
+    `channel_ids`: the database row of each channel; `saved`: which groups keys of the database may name. Channels of a
+    type that this version cannot serve are left out.
     """
     by_digest = {row.digest: row for row in rows}
     groups = _group_ceilings(config)
-    tokens = {row.digest: _database_token(row, groups) for row in rows}
+    grouping = Grouping(config, saved)
+    tokens = {row.digest: _database_token(row, groups, grouping) for row in rows}
     for token in config.tokens:
         digest = token_digest(token)
         tokens[digest] = _file_token(token, by_digest[digest], config.timezone, groups)
     channels = [_channel(one, channel_ids[one.name]) for one in config.channels if one.enabled and _served(one)]
-    return Snapshot(config, channels, tokens, book(config.prices, config.ratios, config.ratios_by_group()))
+    prices = book(config.prices, config.ratios, config.ratios_by_group())
+    return Snapshot(config, channels, tokens, prices, grouping.aliases)
 
 
 def _served(channel: ChannelConfig) -> bool:
@@ -291,8 +315,8 @@ def _file_token(token: TokenConfig, row: TokenRow, timezone: str, groups: Mappin
     )
 
 
-def _database_token(row: TokenRow, groups: Mapping[str, Ceilings]) -> Token:
-    group = row.group or row.user_group
+def _database_token(row: TokenRow, groups: Mapping[str, Ceilings], grouping: Grouping) -> Token:
+    group, usable = grouping.of(row)
     return Token(
         name=row.name,
         account=Account(row.id, row.user_id, token_limited=not row.unlimited, user_limited=row.user_limited),
@@ -301,11 +325,12 @@ def _database_token(row: TokenRow, groups: Mapping[str, Ceilings]) -> Token:
         enabled=row.status in (ENABLED, EXPIRED, EXHAUSTED),
         expired=row.status == EXPIRED,
         drained=row.status == EXHAUSTED,
-        user_enabled=row.user_status == ENABLED,
+        user_enabled=usable and row.user_status == ENABLED,
+        group_usable=usable,
         models=row.models,
         allow_ips=tuple(ip_network(address, strict=False) for address in row.allow_ips),
         expires=row.expired_time if row.expired_time > 0 else None,
-        ceilings=groups.get(group, ()),
+        ceilings=groups.get(row.group or row.user_group, ()),
     )
 
 

@@ -8,6 +8,7 @@ from urllib.parse import quote
 import msgspec
 
 from newapi_proxy.adapters import _failures
+from newapi_proxy.adapters._inherited import Inherited, Meant
 from newapi_proxy.adapters._openai_draft import Draft
 from newapi_proxy.adapters._openai_models import named
 from newapi_proxy.adapters._openai_responses import OpenAIResponses
@@ -17,6 +18,7 @@ from newapi_proxy.errors import UpstreamFailure
 from newapi_proxy.ir.ask import Ask
 
 USAGE_SINCE: Final = "2024-09-01"  # the first API version that takes stream_options
+_ROW_VERSION: Final = "2024-12-01-preview"  # New API's own, for rows that name none
 
 
 class AzureOptions(Options, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -63,6 +65,12 @@ def _failed(status: int, headers: Headers, body: bytes) -> UpstreamFailure:
     return _failures.normalise(status, said, headers, body)
 
 
+def _inherited(row: Inherited) -> Meant:
+    """Rows hold an API version, and deployments whose names lost their dots (relay-and-billing 4.12, 10.1)."""
+    version = row.other or row.config.get("api_version") or row.options.get("api_version") or _ROW_VERSION
+    return Meant(options={**row.options, "api_version": str(version), "strip_dots": True})
+
+
 _CHAT: Final = OpenAIChat(
     quirks=Quirks(openai_models=True, top_k=False), url=_url, auth=_auth, shape=_shape, failed=_failed
 )
@@ -82,5 +90,6 @@ ADAPTER: Final = Adapter(
     chat=(_CHAT, _RESPONSES),
     by_bytes=file_urls,
     suffixes=named,
+    inherited=_inherited,
     owner="azure",
 )

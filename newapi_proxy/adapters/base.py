@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
+from newapi_proxy.adapters._inherited import Inherited, Meant
 from newapi_proxy.errors import Unsupported, UpstreamFailure
 from newapi_proxy.ir.ask import Ask, Kind, Media
 from newapi_proxy.ir.events import Event
@@ -226,7 +227,8 @@ class Adapter(msgspec.Struct, frozen=True, kw_only=True):
     taken apart (ir.suffix; decision 15). `credential`: how the key becomes a token, where it must. `key_fault`: what is
     wrong with a key, for who checks a configuration; it does not quote the key. `uploads`: how media become files of
     the provider's own, where they must. `tuned`: `chat` for a channel's options, where they say how to read answers.
-    `retry_400`: the inherited rule for channel number 14 (relay-and-billing 4.5).
+    `inherited`: what a database row of New API means for this type, where it means more than the columns that all types
+    share (relay-and-billing 4.12, 4.13). `retry_400`: the inherited rule for channel number 14 (relay-and-billing 4.5).
     """
 
     name: str
@@ -249,6 +251,7 @@ class Adapter(msgspec.Struct, frozen=True, kw_only=True):
     key_fault: Callable[[Secret], str | None] | None = None
     uploads: Uploads | None = None
     tuned: Callable[[Any], tuple[Dialect, ...]] | None = None
+    inherited: Callable[[Inherited], Meant] | None = None
     retry_400: bool = False
     aliases: bool = False  # its answers name another model than was asked for, also where nothing is mapped
     owner: str = UNOWNED  # `owned_by` in model lists

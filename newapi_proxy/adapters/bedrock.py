@@ -23,8 +23,18 @@ from newapi_proxy.adapters._bedrock_media import wanted
 from newapi_proxy.adapters._bedrock_models import model_id, placeless, traits
 from newapi_proxy.adapters._bedrock_request import converse
 from newapi_proxy.adapters._failures import normalise, said
+from newapi_proxy.adapters._inherited import Inherited, Meant
 from newapi_proxy.adapters.anthropic import DIALECT as MESSAGES
-from newapi_proxy.adapters.base import Adapter, Dialect, Granted, Headers, Options, Outgoing, Target, join
+from newapi_proxy.adapters.base import (
+    Adapter,
+    Dialect,
+    Granted,
+    Headers,
+    Options,
+    Outgoing,
+    Target,
+    join,
+)
 from newapi_proxy.errors import UpstreamFailure
 from newapi_proxy.ir.ask import Ask, Media
 from newapi_proxy.ir.events import Event
@@ -231,6 +241,12 @@ def _fenced(ask: Ask) -> bool:
     return ask.dialect != MESSAGES and ask.controls.format is not None
 
 
+def _inherited(row: Inherited) -> Meant:
+    """One API keeps the parts of the credential apart (relay-and-billing 4.12)."""
+    parts = [str(row.config.get(name) or "") for name in ("ak", "sk", "region")]
+    return Meant(options=row.options, keys=("|".join(parts),) if all(parts) else None)
+
+
 INVOKE: Final = ClaudeInvoke()
 CONVERSED: Final = Converse()
 
@@ -244,6 +260,7 @@ ADAPTER: Final = Adapter(
     by_bytes=by_bytes,
     suffixes=suffixed,
     credential=KeyCheck(),
+    inherited=_inherited,
     aliases=True,
     owner="aws",
 )

@@ -16,6 +16,7 @@ from newapi_proxy.adapters import _cohere_request as requests
 from newapi_proxy.adapters import _cohere_v1_answer as old_answers
 from newapi_proxy.adapters import _cohere_v1_request as old_requests
 from newapi_proxy.adapters._failures import inband, normalise, said, told
+from newapi_proxy.adapters._inherited import Inherited, Meant
 from newapi_proxy.adapters.base import Adapter, Headers, Options, Outgoing, Target, join
 from newapi_proxy.errors import UpstreamFailure
 from newapi_proxy.ir.ask import Ask
@@ -158,11 +159,17 @@ class Reader:
         return (self._reader or answers.Reader()).close()
 
 
+def _inherited(row: Inherited) -> Meant:
+    """New API asks for no safety mode unless it is told to (relay-and-billing 6.1)."""
+    return Meant(options={"safety_mode": "NONE", **row.options})
+
+
 ADAPTER: Final = Adapter(
     name="cohere",
     numbers=(34,),
     base_url="https://api.cohere.ai",
     options=CohereOptions,
     chat=(CohereChat(),),
+    inherited=_inherited,
     owner="cohere",
 )

@@ -7,6 +7,7 @@ Source: provider-translation B.2, interfaces 3.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import quote
@@ -19,6 +20,7 @@ from newapi_proxy.adapters import _gemini_request as requests
 from newapi_proxy.adapters._gemini_draft import DIALECT, Draft, Quirks
 from newapi_proxy.adapters._gemini_media import by_bytes
 from newapi_proxy.adapters._gemini_models import suffixed
+from newapi_proxy.adapters._inherited import Inherited, Meant
 from newapi_proxy.adapters.base import Adapter, Headers, Options, Outgoing, Target, join
 from newapi_proxy.errors import UpstreamFailure
 from newapi_proxy.ir.ask import Ask
@@ -29,6 +31,7 @@ from newapi_proxy.wire import sse, tree
 __all__ = ["ADAPTER", "DIALECT", "Draft", "GeminiChat", "GeminiCounting", "GeminiOptions", "Quirks", "key_header"]
 
 VERSION: Final = "v1beta"
+_A_VERSION: Final = re.compile(r"v\d\w*", re.ASCII)
 _OWN_PLACES: Final = ("models/", "tunedModels/")  # a model's name that says where it stands
 
 Shape = Callable[[Draft, Ask, Target], None]
@@ -140,6 +143,14 @@ class GeminiCounting(msgspec.Struct, frozen=True, kw_only=True):
         return counted(value.get("totalTokens")) if isinstance(value, dict) else None
 
 
+def inherited(row: Inherited) -> Meant:
+    """A row may name the API's version; New API blocks nothing unless it is told to (relay-and-billing 4.12, 6.1)."""
+    options = {"safety_settings": "BLOCK_NONE", **row.options}
+    if _A_VERSION.fullmatch(version := row.other or str(row.config.get("api_version") or "")):
+        options["version"] = version
+    return Meant(options=options)
+
+
 ADAPTER: Final = Adapter(
     name="gemini",
     numbers=(24,),
@@ -149,5 +160,6 @@ ADAPTER: Final = Adapter(
     counting=GeminiCounting(),
     by_bytes=by_bytes,
     suffixes=suffixed,
+    inherited=inherited,
     owner="google gemini",
 )

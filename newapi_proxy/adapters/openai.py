@@ -19,6 +19,7 @@ from newapi_proxy.adapters import (
     _openai_models,
     _openai_responses,
 )
+from newapi_proxy.adapters._inherited import Inherited, Meant
 from newapi_proxy.adapters._inlining import inlined_parts
 from newapi_proxy.adapters._openai_build import Replay, build, effort, listed
 from newapi_proxy.adapters._openai_draft import (
@@ -29,7 +30,16 @@ from newapi_proxy.adapters._openai_draft import (
     flatten,
 )
 from newapi_proxy.adapters._openai_stream import Reader, read_answer
-from newapi_proxy.adapters.base import Adapter, Dialect, Headers, Options, Outgoing, Target, join, refuse_own
+from newapi_proxy.adapters.base import (
+    Adapter,
+    Dialect,
+    Headers,
+    Options,
+    Outgoing,
+    Target,
+    join,
+    refuse_own,
+)
 from newapi_proxy.errors import Unsupported, UpstreamFailure
 from newapi_proxy.ir.ask import Ask, Media
 from newapi_proxy.ir.events import Event
@@ -282,6 +292,11 @@ def _tuned(options: Any) -> tuple[Dialect, ...]:
     return tuple(one for one in ADAPTER.chat if not isinstance(one, _openai_responses.OpenAIResponses))
 
 
+def _inherited(row: Inherited) -> Meant:
+    """Other numbers than 1 are resellers, of whom only the chat endpoint is known."""
+    return Meant(options={**row.options, **({} if row.number == 1 else {"responses": False})})
+
+
 ADAPTER: Final = msgspec.structs.replace(
     compatible(
         "openai",
@@ -292,4 +307,5 @@ ADAPTER: Final = msgspec.structs.replace(
     ),
     options=OpenAIOptions,
     tuned=_tuned,
+    inherited=_inherited,
 )

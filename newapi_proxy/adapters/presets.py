@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
+from newapi_proxy.adapters._inherited import Meant
 from newapi_proxy.adapters._openai_draft import Draft, flatten, media, refuse_media
 from newapi_proxy.adapters._presets_cloudflare import CloudflareOptions, RunChat, compatible_url
 from newapi_proxy.adapters.base import Adapter, Dialect, Options, Target, join
@@ -170,12 +171,19 @@ MINIMAX: Final = compatible(
     base_url="https://api.minimax.chat",
     chat=OpenAIChat(quirks=Quirks(developer=False, effort=""), url=below("/v1/text/chatcompletion_v2")),
 )
-ALI: Final = compatible(
-    "ali",
-    numbers=(17,),
-    base_url="https://dashscope.aliyuncs.com",
-    chat=OpenAIChat(
-        quirks=Quirks(developer=False, replay="content", effort=""), url=below("/compatible-mode/v1/chat/completions")
+ALI: Final = msgspec.structs.replace(
+    compatible(
+        "ali",
+        numbers=(17,),
+        base_url="https://dashscope.aliyuncs.com",
+        chat=OpenAIChat(
+            quirks=Quirks(developer=False, replay="content", effort=""),
+            url=below("/compatible-mode/v1/chat/completions"),
+        ),
+    ),
+    inherited=lambda row: Meant(
+        options=row.options,
+        headers={"X-DashScope-Plugin": plugin} if (plugin := row.other or row.config.get("plugin")) else {},
     ),
 )
 VOLCENGINE: Final = compatible(
@@ -224,6 +232,7 @@ CLOUDFLARE: Final = Adapter(
     options=CloudflareOptions,
     chat=(_CLOUDFLARE,),
     tuned=_cloudflare,
+    inherited=lambda row: Meant(options={**row.options, "account": row.other or str(row.config.get("user_id") or "")}),
     by_bytes=lambda medium, model: medium.kind != "video",
     owner="cloudflare",
 )

@@ -16,9 +16,20 @@ import msgspec
 from newapi_proxy.adapters import _gemini_failures, _vertex_claude, anthropic, gemini, openai
 from newapi_proxy.adapters._anthropic_models import suffixed
 from newapi_proxy.adapters._anthropic_request import countable
+from newapi_proxy.adapters._inherited import Inherited, Meant
 from newapi_proxy.adapters._openai_draft import Draft, media
 from newapi_proxy.adapters._vertex_account import AccessTokens, account, bearer, fault
-from newapi_proxy.adapters.base import Adapter, Decoder, Dialect, Headers, Options, Outgoing, Reader, Target, join
+from newapi_proxy.adapters.base import (
+    Adapter,
+    Decoder,
+    Dialect,
+    Headers,
+    Options,
+    Outgoing,
+    Reader,
+    Target,
+    join,
+)
 from newapi_proxy.errors import Unsupported, UpstreamFailure
 from newapi_proxy.ir.ask import Ask, Media
 from newapi_proxy.ir.events import Event
@@ -307,6 +318,25 @@ def suffixes(model: str) -> Named | None:
     return read(model) if read is not None and is_gemini(model) else None
 
 
+def _inherited(row: Inherited) -> Meant:
+    """The region, one or per model; One API keeps it, the project and the account beside the key.
+
+    Source: relay-and-billing 4.12, 4.15.
+    """
+    options = {"safety_settings": "BLOCK_NONE", **row.options}
+    region = row.other or str(row.config.get("region") or "")
+    regions = tree.lenient(region.encode()) if region.startswith("{") else None
+    if isinstance(regions, dict):
+        options["region"] = {str(name): str(value) for name, value in regions.items()}
+    elif region:
+        options["region"] = region
+    if project := row.config.get("vertex_ai_project_id"):
+        options["project"] = str(project)
+    account = row.config.get("vertex_ai_adc")
+    unserved = ("API keys in place of a service account",) if row.settings.get("vertex_key_type") == "api_key" else ()
+    return Meant(options=options, keys=(str(account),) if account else None, unserved=unserved)
+
+
 ADAPTER: Final = Adapter(
     name="vertex",
     numbers=(41,),
@@ -321,5 +351,6 @@ ADAPTER: Final = Adapter(
     suffixes=suffixes,
     credential=AccessTokens(),
     key_fault=fault,
+    inherited=_inherited,
     owner="vertex-ai",
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any, Final, Literal
 
+from newapi_proxy.adapters._inherited import Inherited, Meant
 from newapi_proxy.adapters._openai_draft import Draft, media
 from newapi_proxy.adapters._signing import hs256
 from newapi_proxy.adapters._zhipu_failures import failed
@@ -144,6 +145,13 @@ QUIRKS: Final = Quirks(
 
 _V4: Final[tuple[Dialect, ...]] = (OpenAIChat(quirks=QUIRKS, url=_url, auth=_auth, shape=_shape, failed=failed),)
 
+
+def _inherited(row: Inherited) -> Meant:
+    """New API's number 16 is the older interface; One API's 16 speaks the newer one too."""
+    older = row.number == 16 and not row.one_api
+    return Meant(options={**row.options, "api": "v3" if older else "v4"})
+
+
 ADAPTER: Final = Adapter(
     name="zhipu",
     numbers=(26, 16),
@@ -152,5 +160,6 @@ ADAPTER: Final = Adapter(
     chat=_V4,
     tuned=_chat,
     by_bytes=file_urls,
+    inherited=_inherited,
     owner="zhipu",
 )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from newapi_proxy.cli import settings
+from newapi_proxy.config.load import DATABASE
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -15,8 +15,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0, 1 with faults, 2 where the file cannot be read."""
-    loaded = settings.load(args)
+    loaded = settings.whole(args)
     if loaded.config is not None and not args.quiet:
         config = loaded.config
-        print(f"{loaded.files[0]}: ok ({len(config.channels)} channels, {len(config.tokens)} tokens)", file=sys.stdout)
+        held = sum(origin == DATABASE and path.endswith("].type") for path, origin in loaded.origins.items())
+        theirs = f", {held} of them in the database" if held else ""
+        print(f"{loaded.files[0]}: ok ({len(config.channels)} channels{theirs}, {len(config.tokens)} tokens)")
     return settings.code(loaded)

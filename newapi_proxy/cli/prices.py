@@ -14,7 +14,6 @@ import msgspec
 
 from newapi_proxy.billing.prices import Price, PriceBook, book, units_of
 from newapi_proxy.cli import settings
-from newapi_proxy.config import load
 
 JUMP: Final = 2  # a price that is so many times the old one, up or down, must be confirmed (demand B7)
 
@@ -137,7 +136,7 @@ def _file(given: str | None) -> Path | None:
 def _book(file: Path | None) -> tuple[int, PriceBook | None]:
     if file is None:
         return 0, book()
-    loaded = load.read(file, os.environ)
+    loaded = settings.joined(file)
     for fault in loaded.faults:
         print(fault, file=sys.stderr)
     if loaded.config is None:

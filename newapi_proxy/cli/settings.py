@@ -1,4 +1,4 @@
-"""Which configuration file a command works on, and how its faults are told."""
+"""Which configuration file a command works on, what its database says besides, and how its faults are told."""
 
 from __future__ import annotations
 
@@ -29,7 +29,34 @@ def locate(given: str | None, environ: Mapping[str, str]) -> Path:
 
 def load(args: argparse.Namespace) -> Loaded:
     """The configuration that the arguments name; faults and warnings are told on stderr, one line each."""
-    loaded = read(locate(args.config, os.environ), os.environ)
+    return _told(read(locate(args.config, os.environ), os.environ))
+
+
+def whole(args: argparse.Namespace) -> Loaded:
+    """The same joined with what its database holds, as `serve` will have it."""
+    return _told(joined(locate(args.config, os.environ)))
+
+
+def joined(file: Path) -> Loaded:
+    """A file joined with its database; untold. The database is looked at, and not touched.
+
+    One that does not exist yet says nothing; one that cannot be read is a warning.
+    """
+    from newapi_proxy.config import joined as joining
+    from newapi_proxy.errors import ProxyError
+    from newapi_proxy.store import held, peek
+
+    loaded = read(file, os.environ)
+    if loaded.config is None:
+        return loaded
+    try:
+        with peek.peek(loaded.config.database.reveal(), file.resolve().parent) as conn:
+            return loaded if conn is None else joining.join(loaded, held.held(conn)).loaded
+    except ProxyError as error:
+        return joining.warned(loaded, error.message)
+
+
+def _told(loaded: Loaded) -> Loaded:
     for fault in loaded.faults:
         print(fault, file=sys.stderr)
     for warning in loaded.warnings:

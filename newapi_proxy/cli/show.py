@@ -33,7 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0, or 1 where there is no valid configuration to show."""
-    loaded = settings.load(args)
+    loaded = settings.whole(args)
     if loaded.config is None:
         return 1
     for line in render(loaded.config, loaded.origins if args.origin else None):

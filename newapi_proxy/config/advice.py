@@ -23,6 +23,8 @@ _UNENFORCED: Final[tuple[tuple[Path, str], ...]] = (  # shortened as versions le
     (("tasks", "*"), "has no effect in this version: it serves no tasks"),
 )
 
+LOST: Final = "reaches no channel and model of this configuration"
+
 
 def _unserved(view: View) -> Iterator[Fault]:
     """Types that are known and cannot be served."""
@@ -72,7 +74,7 @@ def _lost_tokens(view: View) -> Iterator[Fault]:
             known[reach] = _reaches(offered.get(token.group, {}), token.models)
         if token.enabled and not known[reach]:
             where: Path = ("tokens", index, "models" if token.models and offered.get(token.group) else "group")
-            yield view.wrong(where, f"token {token.name} reaches no channel and model of this configuration")
+            yield view.wrong(where, f"token {token.name} {LOST}")
 
 
 def _reaches(offered: Mapping[str, None], wanted: tuple[str, ...]) -> bool:

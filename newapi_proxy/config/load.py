@@ -19,13 +19,14 @@ from newapi_proxy.config.model import Channel, Config
 from newapi_proxy.config.nodes import Fault, Items, Node, Path, Place, Table, dotted
 from newapi_proxy.secret import Secret
 
+DATABASE: Final = "database"  # the origin of what a database says
 _DEFAULT_GROUP: Final = "default"  # every token without a group is in it, so it exists always
 
 
 class Loaded(msgspec.Struct, frozen=True):
     """What came of reading. `config` is None where there are faults.
 
-    `origins`: dotted path → `file:line`, `file:line env:NAME`, `file:line file:PATH` or `env:NAME`;
+    `origins`: dotted path → `file:line`, `file:line env:NAME`, `file:line file:PATH`, `env:NAME` or `database`;
     what is not in it is a default.
     `options`: channel type → option defaults from the environment, for channels that no file names.
     `readable` is False where the main file could not be opened at all.
@@ -127,17 +128,20 @@ def _served(config: Config, origins: Mapping[Path, str]) -> tuple[Config, dict[P
 
 
 def _priced(config: Config, faults: tuple[Fault, ...]) -> advice.Priced | None:
-    if faults:
-        return None  # faulty prices cannot be made a book
+    return None if faults else priced(config)  # faulty prices cannot be made a book
+
+
+def priced(config: Config) -> advice.Priced:
+    """Whether the configuration, or the built-in table, prices a name."""
     book = prices.book(config.prices, config.ratios, config.ratios_by_group())
     names = book.names()
 
-    def priced(requested: str, mapped: str) -> bool:
+    def found(requested: str, mapped: str) -> bool:
         if book.sold(requested, mapped) is not None:
             return True
         return "*" in requested and any(advice.meet(requested, name) for name in names)  # some of its models are
 
-    return priced
+    return found
 
 
 def _sorted(faults: list[Fault]) -> tuple[Fault, ...]:

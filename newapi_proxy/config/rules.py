@@ -412,3 +412,6 @@ RULES: Final[tuple[Rule, ...]] = (
     _models,
     _overrides,
 )
+
+CHANNEL_RULES: Final[tuple[Rule, ...]] = (_channel_keys, _channel_addresses, _headers, _models, _overrides)
+"""Those that a channel from elsewhere than a file must keep too."""

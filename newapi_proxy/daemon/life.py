@@ -27,6 +27,7 @@ from newapi_proxy.config.model import Config
 from newapi_proxy.daemon import listen, notify, reload
 from newapi_proxy.daemon.drain import drain
 from newapi_proxy.daemon.neighbours import recover, watch
+from newapi_proxy.daemon.redaction import hide
 from newapi_proxy.daemon.view import Views
 from newapi_proxy.errors import ProxyError
 from newapi_proxy.relay.health import Health
@@ -54,7 +55,7 @@ class CannotStart(Exception):
 def run(path: Path, loaded: load.Loaded) -> int:
     """Runs until a signal ends it; the exit status. `loaded` has no faults. Raises CannotStart."""
     assert loaded.config is not None
-    reload.hide(loaded.config)
+    hide(loaded.config)
     log.setup(loaded.config.log.level, loaded.config.log.format)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(Daemon(path, loaded, loaded.config).live())
@@ -133,7 +134,7 @@ class Daemon:
     ) -> None:
         """Everything that serves, then readiness."""
         views = Views(database, self._clock)
-        first = await views.build(self._first)
+        first, whole = await views.build(self._first)
         health = Health(self._clock, _told)
         house = House(first, database, client, health, self._clock, boot=database.boot)
         house.fetcher = HttpFetcher()
@@ -145,7 +146,7 @@ class Daemon:
             await self._accept(self._private, private),
         ]
         self._signals()
-        reload.adopt(self._first, house)
+        reload.adopt(whole, house)
         spawn(self._reloads(), "reload")
         if database.shared:
             spawn(watch(database, self._clock, self._end), "neighbours")

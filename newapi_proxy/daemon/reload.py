@@ -9,20 +9,17 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Final
-
-import msgspec
+from typing import Final
 
 from newapi_proxy import log, metrics
 from newapi_proxy.config import load
-from newapi_proxy.config.model import Config
+from newapi_proxy.daemon.redaction import hide
 from newapi_proxy.relay.house import House
-from newapi_proxy.secret import Secret
 from newapi_proxy.snapshot import FIXED, Snapshot
 
-Build = Callable[[load.Loaded], Awaitable[Snapshot]]
+Build = Callable[[load.Loaded], Awaitable[tuple[Snapshot, load.Loaded]]]
 THRESHOLDS: Final = (50_000, 20, 100)  # collections of a heap that is mostly frozen may be rare
 WHOLE_EVERY: Final = 8  # reloads under load between two looks at the whole heap: so many snapshots may wait for one
 
@@ -50,9 +47,9 @@ class Reloader:
                 log.logger().error("reload_refused", key=name, reason=f"`{name}` needs a restart")
             return self._kept("what needs a restart has changed")
         hide(loaded.config)
-        self._house.snapshot = await self._build(loaded)
+        self._house.snapshot, whole = await self._build(loaded)
         self.count += 1
-        adopt(loaded, self._house)
+        adopt(whole, self._house)
         settle_memory(whole=not self._house.watches or self.count % WHOLE_EVERY == 0)
         return True
 
@@ -90,24 +87,3 @@ def settle_memory(*, whole: bool) -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*THRESHOLDS)
-
-
-def hide(config: Config) -> None:
-    """Registers every secret of the configuration for redaction."""
-    log.secrets.register(_secrets(config))
-
-
-def _secrets(value: Any) -> list[str]:
-    found: list[str] = []
-    stack = [value]
-    while stack:
-        one = stack.pop()
-        if isinstance(one, Secret):
-            found.append(one.reveal())
-        elif isinstance(one, msgspec.Struct):
-            stack.extend(getattr(one, name) for name in one.__struct_fields__)
-        elif isinstance(one, Mapping):
-            stack.extend(one.values())
-        elif isinstance(one, (tuple, list)):
-            stack.extend(one)
-    return found

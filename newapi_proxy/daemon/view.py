@@ -12,20 +12,25 @@ import msgspec
 from sqlalchemy import Connection
 
 from newapi_proxy import log, snapshot
-from newapi_proxy.adapters import ADAPTERS
+from newapi_proxy.adapters import numbers
 from newapi_proxy.clock import Clock
+from newapi_proxy.config.joined import Joined, join
 from newapi_proxy.config.load import Loaded
 from newapi_proxy.config.model import Config
-from newapi_proxy.store import channels, tokens
+from newapi_proxy.daemon.redaction import hide
+from newapi_proxy.snapshot import Snapshot
+from newapi_proxy.store import channels, origin, tokens
 from newapi_proxy.store.db import Database
+from newapi_proxy.store.held import Held, held
 
 
 class Rows(msgspec.Struct, frozen=True):
-    """What the database knows: every key, the file's own among them, and each channel's row."""
+    """What the database knows: every key, the file's own among them, each of the file's channels' row, and its own."""
 
     tokens: tuple[tokens.TokenRow, ...]
     channel_ids: Mapping[str, int]
     shadowed: tuple[str, ...]
+    held: Held = Held()
 
 
 class Views:
@@ -34,41 +39,65 @@ class Views:
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
-        self._told: set[str] = set()
+        self._told: set[tuple[str, str]] = set()
 
-    async def build(self, loaded: Loaded) -> snapshot.Snapshot:
-        """The snapshot of a configuration without faults. Raises OurError where the database does not answer."""
+    async def build(self, loaded: Loaded) -> tuple[Snapshot, Loaded]:
+        """The snapshot of a configuration without faults, and that configuration with what the database says.
+
+        Raises OurError where the database does not answer.
+        """
         config = loaded.config
         assert config is not None
         at = int(self._clock.wall())
-        rows = await self._database.write(lambda conn, _: [joined(conn, config, at)], None)
-        for name in rows.shadowed:
-            if name not in self._told:
-                self._told.add(name)
-                log.logger().warning("shadowed", token=name, reason="the file names the same key, and wins")
+        await self._database.write(lambda conn, configs: [ensured(conn, one, at) for one in configs], config)
+        rows = await self._database.read(lambda conn: read(conn, config))
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(None, snapshot.build, config, rows.tokens, rows.channel_ids)
+        joined, made = await loop.run_in_executor(None, _made, loaded, rows)
+        hide(joined.config)
+        for name in rows.shadowed:
+            self._tell("token", name, "the file names the same key, and wins")
+        for name in joined.takeover.shadowed:
+            self._tell("channel", name, "the file names a channel so, and wins")
+        return made, joined.loaded
+
+    def _tell(self, what: str, name: str, reason: str) -> None:
+        if (what, name) not in self._told:
+            self._told.add((what, name))
+            log.logger().warning("shadowed", **{what: name}, reason=reason)
+
+
+def _made(loaded: Loaded, rows: Rows) -> tuple[Joined, Snapshot]:
+    joined = join(loaded, rows.held)
+    ids = {**rows.channel_ids, **joined.takeover.ids}
+    return joined, snapshot.build(joined.config, rows.tokens, ids, joined.saved)
 
 
 def joined(conn: Connection, config: Config, at: int) -> Rows:
     """Makes the rows that are missing, and reads them all."""
-    own = tokens.ensure(conn, snapshot.wanted_tokens(config), at, config.keys_at_rest)
-    theirs = tokens.load(conn)
-    wanted = {one.name: _number(one.type) for one in config.channels}
-    ids = channels.ensure(conn, wanted, at)
-    names = {digest: row.name for digest, row in own.items()}
+    ensured(conn, config, at)
+    return read(conn, config)
+
+
+def ensured(conn: Connection, config: Config, at: int) -> dict[str, int]:
+    """Makes the rows that the file's keys and channels lack; the channels' ids. `at` unix seconds."""
+    tokens.ensure(conn, snapshot.wanted_tokens(config), at, config.keys_at_rest)
+    one_api = origin.look(conn) == "one-api"
+    return channels.ensure(conn, {one.name: numbers.number(one.type, one_api) for one in config.channels}, at)
+
+
+def read(conn: Connection, config: Config) -> Rows:
+    """Everything that configures; the file's own rows are there."""
+    wanted = {one.digest: one.name for one in snapshot.wanted_tokens(config)}
+    found = tokens.everything(conn)
+    theirs = [row for row in found if not row.yaml]
+    own = [row for row in found if row.yaml and row.digest in wanted]
     return Rows(
-        tokens=(*(row for row in theirs if row.digest not in own), *own.values()),
-        channel_ids=ids,
-        shadowed=_shadowed(theirs, names),
+        tokens=(*(row for row in theirs if row.digest not in wanted), *own),
+        channel_ids=channels.own(conn),
+        shadowed=_shadowed(theirs, wanted),
+        held=held(conn),
     )
 
 
 def _shadowed(theirs: Sequence[tokens.TokenRow], own: Mapping[bytes, str]) -> tuple[str, ...]:
-    return tuple(own[row.digest] for row in theirs if row.digest in own and not row.yaml)
-
-
-def _number(kind: str) -> int:
-    """The channel type's number in New API's table, 0 where it has none."""
-    adapter = ADAPTERS.get(kind)
-    return adapter.numbers[0] if adapter is not None and adapter.numbers else 0
+    return tuple(own[row.digest] for row in theirs if row.digest in own)

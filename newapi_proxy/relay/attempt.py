@@ -29,6 +29,7 @@ from newapi_proxy.wire import tree
 
 ERROR_BODY: Final = 1 << 20  # bytes of an upstream's error that are read
 NO_BODY: Final = tree.Document(b"")
+THE_KEY: Final = "{api_key}"  # in an additional header: the key that the attempt uses
 NO_KEY: Final = Secret("")
 PLAIN: Final = Override()  # nothing to override
 
@@ -92,7 +93,7 @@ def prepare(candidate: Candidate, ask: Ask, given: Given, granted: str = "") -> 
     )
     if channel.options.think_tags and ask.kind == "chat":
         dialect = Tagged(dialect)
-    return Prepared(candidate, dialect, _finished(outgoing, channel), face, model, ask, target)
+    return Prepared(candidate, dialect, _finished(outgoing, channel, target.key), face, model, ask, target)
 
 
 def rebuilt(prepared: Prepared, ask: Ask, granted: str) -> Prepared:
@@ -102,7 +103,7 @@ def rebuilt(prepared: Prepared, ask: Ask, granted: str) -> Prepared:
         return prepared
     target = msgspec.structs.replace(target, granted=granted)
     channel = prepared.candidate.channel
-    outgoing = _finished(_asked(channel, prepared.dialect, ask, target), channel)
+    outgoing = _finished(_asked(channel, prepared.dialect, ask, target), channel, target.key)
     return msgspec.structs.replace(prepared, outgoing=outgoing, ask=ask, target=target)
 
 
@@ -113,7 +114,7 @@ def _asked(channel: Channel, dialect: Dialect, ask: Ask, target: Target) -> Outg
     return dialect.request(ask, target) if counting is None else counting.request(ask, target)
 
 
-def _finished(outgoing: Outgoing, channel: Channel) -> Outgoing:
+def _finished(outgoing: Outgoing, channel: Channel, key: Secret) -> Outgoing:
     """The operator's last word: body overrides and headers, then the bytes."""
     body = outgoing.body
     if isinstance(body, dict):
@@ -130,7 +131,8 @@ def _finished(outgoing: Outgoing, channel: Channel) -> Outgoing:
     if channel.headers:
         replaced = {name.lower() for name in channel.headers}
         headers = {name: value for name, value in headers.items() if name.lower() not in replaced}
-        headers = {**headers, **channel.headers}
+        own = {name: value.replace(THE_KEY, key.reveal()) for name, value in channel.headers.items()}
+        headers = {**headers, **own}
     if outgoing.sign is not None:
         headers = {**headers, **outgoing.sign(outgoing.url, headers, body)}
     return Outgoing(url=outgoing.url, body=body, headers=headers, method=outgoing.method, dropped=outgoing.dropped)

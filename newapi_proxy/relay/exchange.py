@@ -54,7 +54,7 @@ async def chat(
             ask=ask,
             snapshot=snapshot,
             at=record.now(),
-            ratio=snapshot.group_ratio(visit.token.group),
+            ratio=snapshot.group_ratio(visit.token.group, ask.model),
         )
         attempts = Attempts(house, given, sink, record)
         if ask.count_only:

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Connection, RowMapping, insert, select, update
+from sqlalchemy import Connection, RowMapping, and_, insert, inspect, select, update
 
 from newapi_proxy.secret import Secret
-from newapi_proxy.store.row import made, names, number, older, words
+from newapi_proxy.store.row import made, names, number, older, readable, words
 from newapi_proxy.store.schema import abilities, channels, proxy_channels
 from newapi_proxy.wire import tree
 
@@ -47,17 +47,17 @@ class ChannelRow(msgspec.Struct, frozen=True, kw_only=True):
     channel_info: str = ""
     config: str = ""
     system_prompt: str = ""
+    reason: str = ""
     used_quota: int = 0
 
 
 def load(conn: Connection) -> list[ChannelRow]:
-    """Every channel of the database, whatever its status, but those that stand for YAML's."""
-    ours = select(proxy_channels.c.channel_id)
-    asked = (
-        select(channels, *older(conn, channels, "config", "system_prompt"))
-        .where(channels.c.id.not_in(ours))
-        .order_by(channels.c.id)
-    )
+    """Every channel of the database, whatever its status, but those that stand for YAML's. Any age of file will do."""
+    if not inspect(conn).has_table(channels.name):
+        return []
+    asked = select(*readable(conn, channels), *older(conn, channels, "config", "system_prompt")).order_by(channels.c.id)
+    if inspect(conn).has_table(proxy_channels.name):
+        asked = asked.where(channels.c.id.not_in(select(proxy_channels.c.channel_id)))
     return [_row(found) for found in conn.execute(asked).mappings()]
 
 
@@ -79,6 +79,7 @@ def _row(found: RowMapping) -> ChannelRow:
         other=words(found["other"]),
         config=_json(found.get("older_config")),
         system_prompt=words(found.get("older_system_prompt")),
+        reason=_reason(found["other_info"]),
         used_quota=number(found["used_quota"]),
         **{name: _json(found[name]) for name in _JSON},
     )
@@ -95,12 +96,27 @@ def _json(value: Any) -> str:
     return "" if text in ("{}", "null") else text
 
 
+def _reason(info: Any) -> str:
+    """Why a status was set, where New API or we have said so."""
+    return words(_members(info).get("status_reason"))
+
+
+def _members(text: Any) -> dict[str, Any]:
+    found = tree.lenient(words(text).encode())
+    return found if isinstance(found, dict) else {}
+
+
+def own(conn: Connection) -> dict[str, int]:
+    """Row ids of YAML's channels, past ones too, by name."""
+    return {row.name: row.channel_id for row in conn.execute(select(proxy_channels))}
+
+
 def ensure(conn: Connection, wanted: Mapping[str, int], at: int = 0) -> dict[str, int]:
     """Row ids of YAML's channels by name, made where they are missing. `wanted`: name → New API's type number.
 
     The rows have no models and are disabled, so that New API beside us never routes to them.
     """
-    known = {row.name: row.channel_id for row in conn.execute(select(proxy_channels))}
+    known = own(conn)
     for name, kind in wanted.items():
         if name in known:
             continue
@@ -121,9 +137,19 @@ def ensure(conn: Connection, wanted: Mapping[str, int], at: int = 0) -> dict[str
     return {name: known[name] for name in wanted}
 
 
-def set_status(conn: Connection, id: int, status: int, *, reason: str = "", at: int = 0) -> bool:
-    """Enables or disables a channel, its abilities in step, as New API does; whether there is such a channel."""
-    info = tree.dumps({"status_reason": reason, "status_time": at}) if reason else ""
-    changed = conn.execute(update(channels).where(channels.c.id == id).values(status=status, other_info=info)).rowcount
+def set_status(
+    conn: Connection, id: int, status: int, *, reason: str = "", at: int = 0, only: int | None = None
+) -> bool:
+    """Sets a channel's status, its abilities in step, as New API does; whether there was such a channel to be changed.
+
+    `reason` is written beside what else stands in `other_info`; `only`: where the status is this one now.
+    """
+    meant = channels.c.id == id if only is None else and_(channels.c.id == id, channels.c.status == only)
+    if not conn.execute(update(channels).where(meant).values(status=status)).rowcount:
+        return False
+    if reason:
+        info = _members(conn.execute(select(channels.c.other_info).where(channels.c.id == id)).scalar())
+        info |= {"status_reason": reason, "status_time": at}
+        conn.execute(update(channels).where(channels.c.id == id).values(other_info=tree.dumps(info)))
     conn.execute(update(abilities).where(abilities.c.channel_id == id).values(enabled=status == ENABLED))
-    return changed > 0
+    return True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, inspect, select
 
 from newapi_proxy.store.row import truth, words
 from newapi_proxy.store.schema import options
@@ -15,5 +15,7 @@ def flag(conn: Connection, key: str, otherwise: bool) -> bool:
 
 
 def load(conn: Connection) -> dict[str, str]:
-    """Every option, key to text."""
+    """Every option, key to text; none where there is no such table yet."""
+    if not inspect(conn).has_table(options.name):
+        return {}
     return {row.key: words(row.value) for row in conn.execute(select(options))}

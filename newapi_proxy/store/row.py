@@ -6,7 +6,7 @@ import re
 from ipaddress import ip_network
 from typing import Any, Final
 
-from sqlalchemy import Connection, Insert, Label, Table, inspect, literal_column
+from sqlalchemy import ColumnElement, Connection, Insert, Label, Table, inspect, literal_column, null
 
 NOWHERE: Final = "255.255.255.255/32"  # no client has it
 _BLANKS: Final = re.compile(r"[\s,]+")
@@ -48,6 +48,12 @@ def older(conn: Connection, table: Table, *columns: str) -> list[Label[Any]]:
     """Columns that only One API's files have, those that are there, each as `older_<name>`."""
     present = {one["name"] for one in inspect(conn).get_columns(table.name)}
     return [literal_column(f"{table.name}.{name}").label(f"older_{name}") for name in columns if name in present]
+
+
+def readable(conn: Connection, table: Table) -> list[ColumnElement[Any]]:
+    """The table's columns; those that a file which was never completed lacks read as NULL."""
+    present = {one["name"] for one in inspect(conn).get_columns(table.name)}
+    return [column if column.name in present else null().label(column.name) for column in table.columns]
 
 
 def made(conn: Connection, insert: Insert) -> int:

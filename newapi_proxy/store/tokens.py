@@ -16,7 +16,7 @@ from hashlib import sha256
 from typing import Any, Final, Literal
 
 import msgspec
-from sqlalchemy import Connection, RowMapping, and_, case, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, and_, case, func, insert, select, update
 
 from newapi_proxy.store import users
 from newapi_proxy.store.row import addresses, made, names, number, older, truth, words
@@ -111,6 +111,10 @@ def find(conn: Connection, name_or_id: str) -> list[TokenRow]:
 
 def everything(conn: Connection) -> list[TokenRow]:
     """Every key that is not deleted, YAML's too."""
+    return _found(conn, tokens.c.deleted_at.is_(None))
+
+
+def _found(conn: Connection, wanted: ColumnElement[bool]) -> list[TokenRow]:
     asked = (
         select(
             *(tokens.c[name] for name in _READ),
@@ -126,7 +130,7 @@ def everything(conn: Connection) -> list[TokenRow]:
                 proxy_tokens, proxy_tokens.c.token_id == tokens.c.id
             )
         )
-        .where(tokens.c.deleted_at.is_(None))
+        .where(wanted)
         .order_by(tokens.c.id)
     )
     return [_row(found) for found in conn.execute(asked).mappings()]
@@ -177,14 +181,16 @@ def ensure(conn: Connection, wanted: Sequence[YamlToken], at: int, at_rest: AtRe
     whole amount. Keys that YAML names no more keep their rows, but `load` does not give them out.
     """
     owner = users.ensure_system(conn, at)
-    known = {row.digest: row for row in everything(conn) if row.yaml}
+    ours = and_(tokens.c.deleted_at.is_(None), proxy_tokens.c.yaml)
+    known = {row.digest: row for row in _found(conn, ours)}
     for one in wanted:
         row = known.get(one.digest)
         if row is None:
             _insert(conn, one, owner, at, at_rest)
         else:
             _follow(conn, one, row)
-    return {row.digest: row for row in everything(conn) if row.yaml and row.digest in {one.digest for one in wanted}}
+    named = {one.digest for one in wanted}
+    return {row.digest: row for row in _found(conn, ours) if row.digest in named}
 
 
 def _insert(conn: Connection, one: YamlToken, owner: int, at: int, at_rest: AtRest) -> None:

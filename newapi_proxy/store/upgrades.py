@@ -14,7 +14,12 @@ from sqlalchemy import Connection, Table, inspect, literal, select, table, text
 from sqlalchemy.schema import CreateColumn
 
 from newapi_proxy.errors import OurError
-from newapi_proxy.store import schema
+from newapi_proxy.store import origin, schema
+
+
+def _origin(conn: Connection) -> None:
+    """Who made the file, as long as that can be seen."""
+    origin.remember(conn)
 
 
 def _inherited_tables(conn: Connection) -> None:
@@ -35,6 +40,7 @@ def _process_table(conn: Connection) -> None:
 
 
 UPGRADES: Final[Sequence[tuple[str, Callable[[Connection], None]]]] = (
+    ("origin", _origin),
     ("inherited_tables", _inherited_tables),
     ("ledger_tables", _ledger_tables),
     ("process_table", _process_table),

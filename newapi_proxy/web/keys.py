@@ -139,4 +139,8 @@ def admit(token: Token, address: str, now: float, *, drained: bool = False, expi
             "This key may not be used from your address.", status=403, kind="permission", code="access_denied"
         )
     if not token.user_enabled:
+        if not token.group_usable:
+            raise ClientError(
+                f"This key may not use the group {token.group}.", status=403, kind="permission", code="access_denied"
+            )
         raise ClientError("This account is disabled.", status=403, kind="permission", code="access_denied")

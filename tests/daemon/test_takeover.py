@@ -1,0 +1,133 @@
+"""Databases of other programs, served as they are: by whom, for how much, and what of them is left as it was."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from tests.daemon.talk import ask
+from tests.fakes import installations
+from tests.fakes.installations import AGES, KEY
+from tests.fakes.process import ROOT, Daemon
+from tests.fakes.scripted import Say, Scripted
+
+Start = Callable[..., Daemon]
+BEARER = {"Authorization": f"Bearer sk-{KEY}"}
+CONFIG = "database: sqlite:///{file}\nkeys_at_rest: text\n"
+
+
+@pytest.fixture
+def upstream() -> Iterator[Scripted]:
+    """The provider that the databases' channels call."""
+    with Scripted() as made:
+        made.says(Say(prompt=100, completion=10))
+        yield made
+
+
+def found(file: Path, query: str) -> list[Any]:
+    """What a plain reader sees."""
+    with sqlite3.connect(file) as raw:
+        rows = raw.execute(query).fetchall()
+    raw.close()
+    return rows
+
+
+def change(file: Path, statement: str, *values: Any) -> None:
+    """What somebody else writes into the file while it is served."""
+    with sqlite3.connect(file, timeout=10) as raw:
+        raw.execute(statement, values)
+    raw.close()
+
+
+def command(config: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """One command beside whatever runs."""
+    line = [sys.executable, "-m", "newapi_proxy", *words, "-c", str(config)]
+    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+
+
+@pytest.mark.parametrize("age", AGES)
+def test_a_database_is_served_charged_and_left_as_it_was(
+    age: str, daemon: Start, upstream: Scripted, tmp_path: Path
+) -> None:
+    """Its key, user, channel, mapping, price and group work; the charge is in its balances and its log; nothing else of
+    it has changed by a byte."""
+    file = tmp_path / "one-api.db"
+    installations.stand(file, age, upstream.url)
+    before = installations.columns(file)
+    running = daemon(CONFIG.format(file=file))
+    status, _, body = ask(running.url, model="house-model", headers=BEARER)
+    assert (status, orjson.loads(body)["model"]) == (200, "house-model")
+    assert (upstream.last.body["model"], upstream.last.headers["authorization"]) == (
+        "gpt-4o-mini",
+        "Bearer upstream-key",
+    )
+    line = running.wait("request")
+    # ratio 2 is 4 USD per million, completion 3 times that: 100 x 2 + 10 x 6 units
+    assert (line["token"], line["channel"], line["group"], line["quota"]) == ("laptop", "main", "default", 260)
+    assert ask(running.url, model="claude-3-5-haiku-20241022", headers=BEARER)[0] == 200
+    assert upstream.last.headers["x-api-key"] == "claude-key"
+    assert "channel 3 (spark): type 18 (Xunfei Spark) is not served" in str(running.wait("config_warning"))
+    assert running.stop() == 0
+    assert installations.lost(before, file) == []
+    ((both,),) = found(file, "SELECT SUM(quota) FROM logs WHERE id > 1")
+    assert both > 260
+    assert found(file, "SELECT remain_quota, used_quota FROM tokens WHERE id = 1") == [(400_000 - both, both)]
+    assert found(file, "SELECT quota, used_quota, request_count FROM users WHERE id = 2") == [
+        (1_000_000 - both, both, 2)
+    ]
+    assert found(file, "SELECT used_quota FROM channels WHERE id = 1") == [(260,)]
+    assert found(
+        file, "SELECT user_id, username, type, token_name, model_name, quota, prompt_tokens FROM logs WHERE id = 2"
+    ) == [(2, "alice", 2, "laptop", "house-model", 260, 100)]
+    again = daemon(CONFIG.format(file=file))
+    assert ask(again.url, model="gpt-4o", headers=BEARER)[0] == 200
+
+
+def test_check_and_show_look_and_touch_nothing(tmp_path: Path) -> None:
+    """Before the first start both tell what will be served, what will not, and where it comes from."""
+    file = tmp_path / "one-api.db"
+    installations.stand(file, "new-api", "http://127.0.0.1:9")
+    before = file.read_bytes()
+    config = tmp_path / "config.yaml"
+    config.write_text(CONFIG.format(file=file) + "channels: [{name: claude, type: echo, models: [echo]}]\n")
+    checked = command(config, "check")
+    assert (checked.returncode, checked.stdout) == (
+        0,
+        f"{config}: ok (2 channels, 1 of them in the database, 0 tokens)\n",
+    )
+    assert f"{config}:1:1: database: warning: channel 3 (spark): type 18" in checked.stderr
+    assert "channel claude of the database is not used" in checked.stderr
+    shown = command(config, "show", "--origin").stdout
+    assert "models: [gpt-4o, house-model]  # database" in shown
+    assert "upstream-key" not in shown
+    assert f"name: claude  # {config}:3" in shown
+    priced = command(config, "prices", "show", "house-model").stdout
+    assert priced.startswith("house-model: ratios, by that name")
+    assert (file.read_bytes(), sorted(one.name for one in tmp_path.iterdir())) == (
+        before,
+        ["config.yaml", "one-api.db"],
+    )
+
+
+def test_the_file_wins_and_says_so_once(daemon: Start, upstream: Scripted, tmp_path: Path) -> None:
+    """Where the file names a key or a channel of the database, the file's holds, and one line tells of each."""
+    file = tmp_path / "one-api.db"
+    installations.stand(file, "new-api", upstream.url)
+    running = daemon(
+        CONFIG.format(file=file)
+        + f"channels: [{{name: main, type: openai, base_url: '{upstream.url}', key: filed-key, models: [gpt-4o]}}]\n"
+        + f"tokens: [{{name: filed, key: sk-{KEY}}}]\n"
+    )
+    assert ask(running.url, model="gpt-4o", headers=BEARER)[0] == 200
+    assert upstream.last.headers["authorization"] == "Bearer filed-key"
+    assert running.wait("request")["token"] == "filed"
+    told = [line for line in running.lines if line["event"] == "shadowed"]
+    assert [(line.get("token"), line.get("channel")) for line in told] == [("filed", None), (None, "main")]
+    assert found(file, "SELECT remain_quota, used_quota FROM tokens WHERE id = 1") == [(400_000, 0)]
