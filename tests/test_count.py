@@ -184,15 +184,16 @@ def test_tools_add_their_rendering_and_a_constant(model: str, alone: int, with_s
         assert count.prompt(ask(*talk, model=model, tools=(WEATHER,))) == plain + rendered + constant
 
 
-@pytest.mark.parametrize(("model", "one"), [("gpt-4", 7), ("gpt-4o", 8), ("gpt-5", 13)])
-def test_tool_traffic(model: str, one: int) -> None:
-    """A single call costs its words and a constant, several 14 each; results are messages."""
+@pytest.mark.parametrize(("model", "one", "each"), [("gpt-4", 7, 14), ("gpt-4o", 6, 16), ("gpt-5", 13, 14)])
+def test_tool_traffic(model: str, one: int, each: int) -> None:
+    """A single call costs its words and a constant, several so much each; results are messages."""
     name = encodings.encoding(model)
     call = ToolCall(id="c1", name="get_weather", arguments='{"place":"Rome"}')
     words = tokens("get_weather", name) + tokens('{"place":"Rome"}', name)
     base = count.prompt(ask(turn("user", "hi"), turn("assistant"), model=model))
     assert count.prompt(ask(turn("user", "hi"), turn("assistant", call), model=model)) == base + words + one
-    assert count.prompt(ask(turn("user", "hi"), turn("assistant", call, call), model=model)) == base + 2 * (words + 14)
+    both = ask(turn("user", "hi"), turn("assistant", call, call), model=model)
+    assert count.prompt(both) == base + 2 * (words + each)
     result = ToolResult(id="c1", parts=(Text(text="sunny"),))
     with_result = ask(turn("user", "hi"), turn("assistant"), turn("tool", result), model=model)
     assert count.prompt(with_result) == base + 4 + tokens("sunny", name)
@@ -202,12 +203,15 @@ def test_tool_traffic(model: str, one: int) -> None:
 
 
 def test_a_response_schema_counts_minified() -> None:
-    """json_schema costs the schema's JSON and 3, json_object nothing."""
+    """json_schema costs the schema's JSON and 3, beside a system message 1 less than it; json_object nothing."""
     schema = {"type": "object", "properties": {"a": {"type": "string"}}}
     base = count.prompt(ask(turn("user", "hi")))
     strict = ask(turn("user", "hi"), format=Format(kind="json_schema", schema=schema))
     assert count.prompt(strict) == base + tokens(tree.dumps(schema), "o200k_base") + 3
     assert count.prompt(ask(turn("user", "hi"), format=Format(kind="json_object"))) == base
+    system = (turn("system", "terse"), turn("user", "hi"))
+    beside = ask(*system, format=Format(kind="json_schema", schema=schema))
+    assert count.prompt(beside) == count.prompt(ask(*system)) + tokens(tree.dumps(schema), "o200k_base") - 1
 
 
 def test_special_tokens_in_text_are_text() -> None:
@@ -277,16 +281,16 @@ def test_an_unknown_model_counts_plainly() -> None:
 @pytest.mark.parametrize(
     ("model", "prompt", "completion"),
     [
-        ("claude-3-5-sonnet-20241022", round(1000 * 1.1) + 7, 1200),
-        ("us.anthropic.claude-sonnet-4-5-20250929-v1:0", round(1000 * 1.1) + 7, 1200),
-        ("claude-opus-4-8", 1456, 1420),
-        ("claude-sonnet-5", 1456, 1420),
-        ("gemini-2.5-pro", 1010, 1050),
-        ("meta-llama/llama-3.3-70b", 1038, 1030),
-        ("mistral-large-latest", 1105, 1140),
-        ("deepseek-chat", 1005, 1010),
+        ("claude-3-5-sonnet-20241022", 1137, 1200),
+        ("us.anthropic.claude-sonnet-4-5-20250929-v1:0", 1037, 1200),
+        ("claude-opus-4-8", 1423, 1420),
+        ("claude-sonnet-5", 1423, 1420),
+        ("gemini-2.5-pro", 1011, 1050),
+        ("meta-llama/llama-3.3-70b", 1055, 1030),
+        ("mistral-large-latest", 1054, 1140),
+        ("deepseek-chat", 1004, 1010),
         ("command-r", 1000, 1000),
-        ("openai/gpt-oss-120b", 1068, 1250),
+        ("openai/gpt-oss-120b", 1067, 1250),
     ],
 )
 def test_other_vendors_have_factors(model: str, prompt: int, completion: int) -> None:
@@ -311,7 +315,7 @@ def test_other_vendors_count_all_kinds_of_parts() -> None:
     for part in parts:
         assert count.prompt(ask(turn("user", "hi", part), model="gemini-2.5-pro")) > base
     with_tools = ask(turn("user", "hi"), model="claude-opus-5", tools=(WEATHER,))
-    assert count.prompt(with_tools) > count.prompt(ask(turn("user", "hi"), model="claude-opus-5")) + 500
+    assert count.prompt(with_tools) > count.prompt(ask(turn("user", "hi"), model="claude-opus-5")) + 400
 
 
 def png(width: int, height: int) -> bytes:

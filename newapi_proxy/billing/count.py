@@ -7,26 +7,12 @@ on the event loop hand anything large to a thread. Not for holds: those are esti
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable
 from typing import Any, Final
 
-from newapi_proxy.billing import encodings, images
+from newapi_proxy.billing import encodings, formula, images
 from newapi_proxy.billing.encodings import loaded, tokens, warm
-from newapi_proxy.billing.rendering import namespace
-from newapi_proxy.ir.ask import (
-    Ask,
-    Media,
-    Part,
-    Reasoning,
-    Refusal,
-    ServerBlock,
-    Text,
-    Tool,
-    ToolCall,
-    ToolResult,
-    Turn,
-)
+from newapi_proxy.ir.ask import Ask, Media, ToolResult, Turn
 from newapi_proxy.ir.usage import Usage
 from newapi_proxy.wire import tree
 
@@ -35,8 +21,6 @@ __all__ = ["LARGE", "Tally", "estimate", "inputs", "loaded", "prompt", "text", "
 LARGE: Final = 100_000  # bytes: above it, count in a thread
 _PIECES: Final = 256  # small strings weigh a multiple of their text: so many are joined
 CALL: Final = 8  # tokens around a tool call's name and arguments in an answer
-_GPT5: Final = re.compile(r"gpt-([5-9]|\d\d)")
-_THINKS: Final = re.compile(r"o[1-9](?!-mini-2024|-mini$)|o[3-9]|gpt-([5-9]|\d\d)")
 
 
 def prompt(ask: Ask, model: str | None = None, *, count_images: bool = True) -> int:
@@ -51,13 +35,8 @@ def prompt(ask: Ask, model: str | None = None, *, count_images: bool = True) -> 
     family = encodings.family(name)
     media = sum(images.tokens(part, name, sized=count_images) for turn in ask.turns for part in _media(turn))
     if family.formula:
-        return _formula(ask, name) + media
-    encoding = encodings.encoding(name)
-    words = sum(tokens(words, encoding) for turn in ask.turns for words in _texts(turn))
-    words += tokens(_definitions(ask.tools), encoding) if ask.tools else 0
-    words += _schema(ask, encoding)
-    flat = family.request + family.message * len(ask.turns) + (family.tools if ask.tools else 0)
-    return round(words * family.prompt) + flat + media
+        return formula.counted(ask, name) + media
+    return formula.estimated(ask, name, family) + media
 
 
 def text(words: str, model: str) -> int:
@@ -74,7 +53,7 @@ def inputs(value: Any, model: str) -> int:
         case None:
             return 0
         case str():
-            return tokens(value, encodings.encoding(model))
+            return tokens(value, encodings.encoding(model)) + encodings.family(model).item
         case list() | tuple() if all(type(item) is int for item in value):
             return len(value)
         case list() | tuple():
@@ -139,79 +118,8 @@ class Tally:
         return counted + CALL * self._calls
 
 
-def _formula(ask: Ask, model: str) -> int:
-    name = encodings.bare(model)
-    encoding = encodings.encoding(name)
-    total = 3 - (1 if _THINKS.match(name) else 0)
-    for turn in ask.turns:
-        total += _message(turn, name, encoding)
-    if ask.tools:
-        system = any(turn.role in ("system", "developer") for turn in ask.turns)
-        total += tokens(namespace(ask.tools), encoding) + _tools_extra(name, encoding, system)
-    return total + _schema(ask, encoding)
-
-
-def _message(turn: Turn, name: str, encoding: encodings.Encoding) -> int:
-    results = [part for part in turn.parts if isinstance(part, ToolResult)]
-    calls = [part for part in turn.parts if isinstance(part, ToolCall)]
-    others = "".join(_text(part) for part in turn.parts if not isinstance(part, (ToolResult, ToolCall)))
-    total = sum(4 + tokens("".join(map(_text, part.parts)), encoding) for part in results)
-    if others or not results:
-        total += 4 + tokens(others, encoding)
-    if turn.name:
-        total += 1 + tokens(turn.name, encoding)
-    if calls:
-        total += sum(tokens(call.name, encoding) + tokens(call.arguments, encoding) for call in calls)
-        total += 14 * len(calls) if len(calls) > 1 else _call_extra(name, encoding)
-    return total
-
-
-def _tools_extra(name: str, encoding: encodings.Encoding, system: bool) -> int:
-    if _GPT5.match(name):
-        return 90
-    if encoding == "cl100k_base":
-        return 6 if system else 9
-    return 3 if system else 8
-
-
-def _call_extra(name: str, encoding: encodings.Encoding) -> int:
-    if _GPT5.match(name):
-        return 13
-    return 7 if encoding == "cl100k_base" else 8
-
-
-def _schema(ask: Ask, encoding: encodings.Encoding) -> int:
-    form = ask.controls.format
-    if form is None or form.kind != "json_schema":
-        return 0
-    return tokens(tree.dumps(form.schema), encoding) + 3
-
-
 def _media(turn: Turn) -> Iterable[Media]:
     for part in turn.parts:
         for piece in part.parts if isinstance(part, ToolResult) else (part,):
             if isinstance(piece, Media):
                 yield piece
-
-
-def _texts(turn: Turn) -> Iterable[str]:
-    """Every text of a turn for models without a formula: whole, not part by part."""
-    yield "".join(_text(part) for part in turn.parts)
-
-
-def _text(part: Part) -> str:
-    match part:
-        case Text(text=words) | Refusal(text=words) | Reasoning(text=words):
-            return words
-        case Media(text=words):
-            return words or ""
-        case ToolCall():
-            return part.name + part.arguments
-        case ToolResult():
-            return "".join(map(_text, part.parts))
-        case ServerBlock():
-            return tree.dumps(part.value)
-
-
-def _definitions(tools: Iterable[Tool]) -> str:
-    return tree.dumps([[tool.name, tool.description, tool.schema or tool.server] for tool in tools])

@@ -8,7 +8,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from newapi_proxy.ir.ask import Tool, Tree
+from newapi_proxy.ir.ask import (
+    Media,
+    Part,
+    Reasoning,
+    Refusal,
+    ServerBlock,
+    Text,
+    Tool,
+    ToolCall,
+    ToolResult,
+    Tree,
+)
 from newapi_proxy.wire import tree
 
 DEEPEST: Final = 24  # nested types written out; deeper ones, and references that lead back, are `any`
@@ -17,25 +28,31 @@ _SIMPLE: Final = {"integer": "number", "number": "number", "string": "string", "
 
 
 class _Root:
-    """The schema that references start from, and how many types may still be written out."""
+    """The schema that references start from, how many types may still be written out, and whether titles are."""
 
-    __slots__ = ("left", "schema")
+    __slots__ = ("left", "schema", "titled")
 
-    def __init__(self, schema: Tree) -> None:
+    def __init__(self, schema: Tree, titled: bool) -> None:
         self.schema = schema
+        self.titled = titled
         self.left = MOST_TYPES
 
 
-def namespace(tools: Iterable[Tool]) -> str:
-    """The rendering of all tools; what is no function stands there by its name and description."""
+def namespace(tools: Iterable[Tool], *, titled: bool = False) -> str:
+    """The rendering of all tools; what is no function stands there by its name and description.
+
+    `titled`: titles, and what the parameters as a whole are called or described as, are written too.
+    """
     lines = ["namespace functions {", ""]
     for tool in tools:
         if tool.description:
             lines.append(f"// {_comment(tool.description)}")
         schema = tool.schema if isinstance(tool.schema, dict) else {}
         if _mapping(schema, "properties"):
-            lines.append(f"type {tool.name} = (_: {{")
-            lines += _properties(schema, _Root(schema), 0, 0)
+            about = [_comment(schema[name]) for name in ("title", "description") if isinstance(schema.get(name), str)]
+            head = "".join(f" // {line}\n" for line in about) if titled else ""
+            lines.append(f"type {tool.name} = (_:{head or ' '}{{")
+            lines += _properties(schema, _Root(schema, titled), 0, 0)
             lines.append("}) => any;")
         else:
             lines.append(f"type {tool.name} = () => any;")
@@ -50,6 +67,8 @@ def _properties(schema: Tree, root: _Root, depth: int, pad: int) -> list[str]:
     lines = []
     for name, value in _mapping(schema, "properties").items():
         prop = value if isinstance(value, dict) else {}
+        if pad == 0 and root.titled and isinstance(prop.get("title"), str):
+            lines.append(f"// {prop['title']}")
         if pad == 0 and isinstance(prop.get("description"), str):
             lines.append(f"// {_comment(prop['description'])}")
         mark = "" if name in needed else "?"
@@ -102,3 +121,18 @@ def _resolved(reference: str, root: Tree) -> Any:
 def _mapping(schema: Tree, name: str) -> Tree:
     value = schema.get(name)
     return value if isinstance(value, dict) else {}
+
+
+def written(part: Part) -> str:
+    """What a part says, as the text that is counted; pictures and sound say nothing."""
+    match part:
+        case Text(text=words) | Refusal(text=words) | Reasoning(text=words):
+            return words
+        case Media(text=words):
+            return words or ""
+        case ToolCall():
+            return part.name + part.arguments
+        case ToolResult():
+            return "".join(map(written, part.parts))
+        case ServerBlock():
+            return tree.dumps(part.value)

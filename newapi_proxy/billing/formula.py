@@ -1,0 +1,138 @@
+"""What a prompt is in tokens: by the formula that OpenAI's models were measured to follow, or by a family's factors.
+
+Source: provider-translation E.2 and E.5, and recorded usage where these are silent: what titles, roots' descriptions,
+names of called tools and the Responses form add, and what each maker's template does.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from newapi_proxy.billing import encodings
+from newapi_proxy.billing.encodings import tokens
+from newapi_proxy.billing.rendering import namespace, written
+from newapi_proxy.ir.ask import Ask, ToolCall, ToolResult, Turn
+from newapi_proxy.wire import tree
+
+_GPT5: Final = re.compile(r"gpt-([5-9]|\d\d)")
+_THINKS: Final = re.compile(r"o[1-9](?!-mini-2024|-mini$)|o[3-9]|gpt-([5-9]|\d\d)")
+_SEARCHES: Final = "-search-"  # models that see only the conversation's last message
+_RESPONSES: Final = "openai-responses"  # the format whose prompts are laid out another way
+_SYSTEM: Final = ("system", "developer")
+_DIGITS: Final = re.compile(r"\d+")
+_PLAIN: Final = "openai.completions"  # the format that has no messages
+
+
+def counted(ask: Ask, model: str) -> int:
+    """The prompt's tokens but for its media."""
+    name = encodings.bare(model)
+    encoding = encodings.encoding(name)
+    if ask.dialect == _PLAIN:
+        return sum(tokens("".join(map(written, turn.parts)), encoding) for turn in ask.turns)
+    total = 3 - (1 if _THINKS.match(name) else 0)
+    turns = ask.turns[-1:] if _SEARCHES in name else ask.turns
+    for turn in turns:
+        total += _message(turn, name, ask.dialect)
+    if ask.tools:
+        titled = ask.dialect == _RESPONSES
+        total += tokens(namespace(ask.tools, titled=titled), encoding) + _tools_extra(ask, name)
+    return total + _schema(ask, encoding)
+
+
+def estimated(ask: Ask, model: str, family: encodings.Family) -> int:
+    """The same for a model that follows no such formula: tiktoken's count, corrected by what its family adds."""
+    encoding = encodings.encoding(encodings.bare(model))
+    words = ["".join(map(written, turn.parts)) for turn in ask.turns]
+    total = family.prompt * sum(_single(text, encoding, family) for text in words)
+    total += family.request + family.message * (sum(turn.role not in _SYSTEM for turn in ask.turns) - 1)
+    if ask.tools:
+        total += family.tools + family.each * len(ask.tools)
+        total += family.tool * _single(_defined(ask, family), encoding, family)
+        if ask.choice is not None and ask.choice.mode in ("required", "named"):
+            total += family.forced
+    elif family.thinking and ask.controls.thinking is not None and ask.controls.thinking.budget:
+        total += family.thinking
+    for call in (part for turn in ask.turns for part in turn.parts if isinstance(part, ToolCall)):
+        total += family.call + family.argument * _arguments(call) + family.signature * len(call.signature or "")
+    form = ask.controls.format
+    if form is not None and form.kind == "json_schema" and family.schema is not None:
+        total += family.schema + tokens(tree.dumps(form.schema), encoding)
+    return max(0, round(total))
+
+
+def _single(text: str, encoding: encodings.Encoding, family: encodings.Family) -> int:
+    """Tokens of a text, those of digits counted one by one where the family's tokenizer does so."""
+    more = sum(len(run) - -(-len(run) // 3) for run in _DIGITS.findall(text)) if family.digits else 0
+    return tokens(text, encoding) + more
+
+
+def _defined(ask: Ask, family: encodings.Family) -> str:
+    if family.typed:
+        return namespace(ask.tools, titled=True)
+    rows = (
+        {"name": tool.name, "description": tool.description or "", "parameters": tool.schema or tool.server}
+        for tool in ask.tools
+    )
+    return "".join(tree.dumps({k: v for k, v in row.items() if v or not family.terse}) for row in rows)
+
+
+def _arguments(call: ToolCall) -> int:
+    read = tree.lenient(call.arguments.encode("utf-8", "replace"))
+    return len(read) if isinstance(read, dict) else 0
+
+
+def _schema(ask: Ask, encoding: encodings.Encoding) -> int:
+    form = ask.controls.format
+    if form is None:
+        return 0
+    if form.kind == "json_object":
+        return 2 if ask.tools else 0
+    return tokens(tree.dumps(form.schema), encoding) + (-1 if _system(ask) else 3)
+
+
+def _message(turn: Turn, name: str, dialect: str) -> int:
+    encoding = encodings.encoding(name)
+    results = [part for part in turn.parts if isinstance(part, ToolResult)]
+    calls = [part for part in turn.parts if isinstance(part, ToolCall)]
+    others = "".join(written(part) for part in turn.parts if not isinstance(part, (ToolResult, ToolCall)))
+    total = sum(4 + tokens("".join(map(written, part.parts)), encoding) for part in results)
+    if others or not results:
+        total += 4 + tokens(others, encoding)
+    if turn.name:
+        total += 1 + tokens(turn.name, encoding)
+    if calls:
+        named = [tokens(call.name, encoding) for call in calls]
+        total += sum(named) + sum(tokens(call.arguments, encoding) for call in calls)
+        total += _calls_extra(named, name, dialect)
+    return total
+
+
+def _system(ask: Ask) -> bool:
+    return any(turn.role in _SYSTEM for turn in ask.turns)
+
+
+def _tools_extra(ask: Ask, name: str) -> int:
+    system = _system(ask)
+    if ask.dialect == _RESPONSES:
+        if not _GPT5.match(name):
+            return 3 if system else 2
+        return 9 if any(tool.description for tool in ask.tools) and not system else 8
+    if _GPT5.match(name):
+        return 90
+    if encodings.encoding(name) == "cl100k_base":
+        return 6 if system else 9
+    return 3 if system else 8
+
+
+def _calls_extra(named: list[int], name: str, dialect: str) -> int:
+    """Around calls: `named` are the tokens of their names, which a result's message repeats."""
+    newest, oldest = bool(_GPT5.match(name)), encodings.encoding(name) == "cl100k_base"
+    repeated = not (newest or oldest or dialect == _RESPONSES)
+    if len(named) > 1:
+        return 14 * len(named) + (sum(named) if repeated else 0)
+    if repeated:
+        return (3 * named[0] + 7) // 2
+    if newest:
+        return 11 if dialect == _RESPONSES else 13
+    return 5 if dialect == _RESPONSES else 7
