@@ -106,6 +106,7 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True):
     price_version: str | None = None
     end: End
     error: Fault | None = None
+    replay_of: str | msgspec.UnsetType = msgspec.UNSET  # not there unless an answer was told again
 
 
 class Secrets:

@@ -61,6 +61,13 @@ def test_request_line_has_every_field(lines: Lines) -> None:
     assert line["ttft_ms"] is None
 
 
+def test_a_told_again_answer_is_named(lines: Lines) -> None:
+    """One more field, last and only there."""
+    log.request(finished(replay_of="r0"))
+    (line,) = lines()
+    assert (list(line), line["replay_of"]) == ([*FIELDS, "replay_of"], "r0")
+
+
 def test_error_is_type_and_code(lines: Lines) -> None:
     """A refused request's line names the error's type and code."""
     log.request(finished(end="rejected", status=401, error=log.Fault("new_api_error", "invalid_api_key")))

@@ -17,7 +17,7 @@ import msgspec
 from sqlalchemy import Column, ColumnElement, Connection, Table, and_, func, or_, select
 from sqlalchemy import text as sql
 
-from newapi_proxy.store import logs
+from newapi_proxy.store import logs, replies
 from newapi_proxy.store.groups import Living
 from newapi_proxy.store.row import number, truth, words
 from newapi_proxy.store.rows import INT, TEXT, inserting, savepoint, updating
@@ -57,7 +57,8 @@ class Hold(msgspec.Struct, frozen=True):
 
 
 class Settlement(msgspec.Struct, frozen=True):
-    """A request's end that costs: `charge` units in place of the `held` ones. `detail` is JSON for `explain`."""
+    """A request's end that costs: `charge` units in place of the `held` ones. `detail` is JSON for `explain`, `answer`
+    what is to be told again to who asks with the same idempotency key."""
 
     request_id: str
     account: Account
@@ -68,6 +69,7 @@ class Settlement(msgspec.Struct, frozen=True):
     entry: logs.Entry
     detail: bytes
     price_version: str = ""
+    answer: replies.Answer | None = None
 
 
 class Void(msgspec.Struct, frozen=True):
@@ -258,7 +260,11 @@ def settle(conn: Connection, settlements: Sequence[Settlement]) -> list[int | No
     Above the hold the rest is taken from the balances as far as they reach; what is missing is recorded as shortfall.
     """
     assert all(one.charge >= 0 for one in settlements)
-    return _each(conn, settlements, _settle_together, _settle_alone)
+    taken = _each(conn, settlements, _settle_together, _settle_alone)
+    for one, units in zip(settlements, taken, strict=True):
+        if one.answer is not None and units is not None:
+            replies.keep(conn, one.answer)
+    return taken
 
 
 def _settle_together(conn: Connection, settlements: Sequence[Settlement]) -> list[int | None]:

@@ -64,6 +64,14 @@ class MediaConfig(Struct, frozen=True):
     fetch: Annotated[Fetch, doc("downloads")] = Fetch()
 
 
+class Idempotency(Struct, frozen=True):
+    """Requests that bring an Idempotency-Key: one answer each, told again to who asks again."""
+
+    enabled: Annotated[bool, doc("false: the header is not looked at")] = True
+    ttl: Annotated[Duration, doc("how long an answer is kept")] = 86400.0
+    max_answer: Annotated[Size, doc("a larger answer is not kept: its key gets 409 afterwards")] = 8 * 1024 * 1024
+
+
 class Tasks(Struct, frozen=True):
     """Work that is submitted now and known later."""
 
@@ -220,6 +228,7 @@ class Config(Struct, frozen=True):
     admin: Annotated[Admin, doc("the management routes")] = Admin()
     relay: Annotated[Relay, doc("how a request is carried")] = Relay()
     media: Annotated[MediaConfig, doc("pictures and files inside requests")] = MediaConfig()
+    idempotency: Annotated[Idempotency, doc("requests that bring an Idempotency-Key")] = Idempotency()
     tasks: Annotated[Tasks, doc("work that is submitted now and known later")] = Tasks()
     groups: Annotated[dict[str, float | Group], doc("group: ratio on every price, or {ratio, limits}")] = msgspec.field(
         default_factory=lambda: {"default": 1.0}

@@ -277,6 +277,7 @@ def _durations(view: View) -> Iterator[Fault]:
         for name in ("total_timeout", "connect_timeout", "first_token_timeout", "streaming_timeout", "keepalive")
     ]
     named += [(("tasks", "interval"), config.tasks.interval), (("media", "fetch", "timeout"), fetch.timeout)]
+    named += [(("idempotency", "ttl"), config.idempotency.ttl)]
     named += [
         (("channels", index, "first_token_timeout"), channel.first_token_timeout)
         for index, channel in enumerate(config.channels)
@@ -291,6 +292,7 @@ def _durations(view: View) -> Iterator[Fault]:
     sizes: tuple[tuple[Path, int], ...] = (
         (("relay", "max_body"), config.relay.max_body),
         (("media", "fetch", "max_size"), fetch.max_size),
+        (("idempotency", "max_answer"), config.idempotency.max_answer),
     )
     for path, size in sizes:
         if size <= 0:

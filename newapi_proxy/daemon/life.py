@@ -28,6 +28,7 @@ from newapi_proxy.daemon import listen, notify, reload
 from newapi_proxy.daemon.drain import drain
 from newapi_proxy.daemon.neighbours import recover, watch
 from newapi_proxy.daemon.redaction import hide
+from newapi_proxy.daemon.tidy import tidy
 from newapi_proxy.daemon.view import Views
 from newapi_proxy.errors import ProxyError
 from newapi_proxy.relay.health import Health
@@ -150,6 +151,7 @@ class Daemon:
         spawn(self._reloads(), "reload")
         if database.shared:
             spawn(watch(database, self._clock, self._end), "neighbours")
+        spawn(tidy(database, self._clock, self._end), "tidy")
         reload.settle_memory(whole=True)
         self._watch()
         self._notifier.send(notify.READY, "STATUS=serving")

@@ -144,9 +144,10 @@ class Attempts:
 
     def fail(self, error: ProxyError) -> bytes:
         """The error inside a stream that has begun."""
-        if self._pipe is not None:
-            return self._pipe.fail(error, self._given.id)
-        given = self._given
+        told = b"" if self._pipe is None else self._pipe.fail(error, self._given.id)
+        if told:
+            return told
+        given = self._given  # no pipe, or one that has said its last word, which did not go out
         face = Face(model=given.ask.model, id=given.id, created=given.at)  # no attempt was made: nothing to know
         if self._prepared is not None:
             face = self._prepared.face

@@ -9,6 +9,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Final, assert_never
 
+import msgspec
+
 from newapi_proxy import log, metrics
 from newapi_proxy.adapters.base import speaks
 from newapi_proxy.billing import count, ledger, policy
@@ -16,7 +18,7 @@ from newapi_proxy.billing.charge import hold_amount
 from newapi_proxy.billing.pieces import priced
 from newapi_proxy.billing.prices import Price
 from newapi_proxy.errors import ClientError, OurError, ProxyError
-from newapi_proxy.ir.usage import NOTHING
+from newapi_proxy.ir.usage import NOTHING, Usage
 from newapi_proxy.ports import Sink
 from newapi_proxy.relay import entry
 from newapi_proxy.relay.attempt import Served
@@ -90,23 +92,27 @@ async def _answer(house: House, given: Given, sink: Sink, record: Record, attemp
     async with Held(house.db, hold) as held:
         outcome = await attempts.run(plan)
         end, served = _ended(outcome)
-        billed = None
+        billed = last = None
         if served is not None:
             record.served(served.prepared.candidate.channel, served.prepared.upstream_model)
             billed = await _bill(given, served, end)
         if served is not None and billed is not None:
             attempts.stay.used(billed.usage)
             due = entry.settlement(given, hold, served, billed, record)
+            if given.visit.keeping is not None:
+                last = _last(given, attempts, outcome, billed.usage)
+                due = msgspec.structs.replace(due, answer=given.visit.keeping.answer(*last, due.at))
             taken = await held.settle(due, delivered=served.pipe is not None)
             record.billed(billed.usage, billed.line, taken, billed.charge.price_version)
             if taken < billed.charge.units:
                 _short(given, taken, billed.charge.units)
     match outcome:
         case Served():
-            _deliver(given, sink, record, attempts, outcome)
+            usage = record.usage if record.usage is not NOTHING else (outcome.heard.usage or NOTHING)
+            _deliver(sink, record, outcome, *(last or _last(given, attempts, outcome, usage)))
         case Cut(failure=failure):
             record.failed(failure, record.status)
-            sink.end(attempts.fail(failure))
+            sink.end((last or _last(given, attempts, outcome, NOTHING))[1])
         case Left():
             record.end = "client_gone"
             record.status = 200 if sink.started else GONE
@@ -232,22 +238,32 @@ def _short(given: Given, taken: int, units: int) -> None:
     log.logger().warning("settle_short", request_id=given.id, token=given.token.name, taken=taken, charge=units)
 
 
-def _deliver(given: Given, sink: Sink, record: Record, attempts: Attempts, served: Served) -> None:
-    """The client's last bytes: the stream's tail, or the whole answer."""
-    usage = record.usage if record.usage is not NOTHING else (served.heard.usage or NOTHING)
+def _last(given: Given, attempts: Attempts, outcome: Outcome, usage: Usage) -> tuple[list[tuple[str, str]], bytes]:
+    """The client's last bytes: the stream's tail, or the whole answer with its headers."""
+    match outcome:
+        case Cut(failure=failure):
+            return [], attempts.fail(failure)
+        case Left():
+            return [], b""
+        case Served(pipe=pipe) if pipe is not None:
+            return [], pipe.close(usage)
+        case Served(prepared=prepared):
+            surface, headers = given.surface, attempts.dropped()
+            if given.ask.answer_type:
+                headers.append(("content-type", given.ask.answer_type))
+            if prepared.dialect.dialect == surface.dialect:
+                return headers, surface.same(given.ask, prepared.face, outcome.body, usage)
+            return headers, surface.answer(given.ask, prepared.face, outcome.events, usage)
+        case _:
+            assert_never(outcome)
+
+
+def _deliver(sink: Sink, record: Record, served: Served, headers: list[tuple[str, str]], last: bytes) -> None:
     if served.pipe is not None:
-        sink.end(served.pipe.close(usage))
+        sink.end(last)
         return
-    prepared, surface = served.prepared, given.surface
-    if prepared.dialect.dialect == surface.dialect:
-        body = surface.same(given.ask, prepared.face, served.body, usage)
-    else:
-        body = surface.answer(given.ask, prepared.face, served.events, usage)
     record.first_byte()
-    headers = attempts.dropped()
-    if given.ask.answer_type:
-        headers.append(("content-type", given.ask.answer_type))
-    sink.whole(200, headers, body)
+    sink.whole(200, headers, last)
 
 
 def _tell(
@@ -264,6 +280,6 @@ def _tell(
     if error.kind == "rate_limit" and isinstance(error, ClientError):
         soon = error.retry_after is not None and error.retry_after <= PATIENCE
         headers.append(("x-should-retry", "true" if soon else "false"))
-    elif isinstance(error, ClientError) or error.code == "model_not_found":
+    elif (isinstance(error, ClientError) and error.retry_after is None) or error.code == "model_not_found":
         headers.append(("x-should-retry", "false"))  # the SDKs would repeat what cannot change
     sink.whole(status, headers, surface.failure(error, visit.request_id))

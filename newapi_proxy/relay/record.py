@@ -12,6 +12,7 @@ from newapi_proxy.clock import Clock
 from newapi_proxy.errors import ClientError, ProxyError, UpstreamFailure
 from newapi_proxy.ir.ask import Ask
 from newapi_proxy.ir.usage import NOTHING, Usage
+from newapi_proxy.relay.keeping import Keeping
 from newapi_proxy.relay.plan import Candidate
 from newapi_proxy.snapshot import Channel, Snapshot, Token, matches
 
@@ -29,6 +30,7 @@ class Visit(msgspec.Struct, frozen=True, kw_only=True):
     arrived: float
     token: Token | None = None
     snapshot: Snapshot | None = None  # the one that the token was found in
+    keeping: Keeping | None = None  # where the answer is to be kept: the request's sink
 
 
 class Record:
@@ -46,6 +48,7 @@ class Record:
         "model",
         "price_version",
         "quota",
+        "replay_of",
         "status",
         "stream",
         "ttft",
@@ -65,6 +68,7 @@ class Record:
         self.model: str | None = None
         self.price_version: str | None = None
         self.quota = 0
+        self.replay_of: str | msgspec.UnsetType = msgspec.UNSET  # the request whose answer is told again
         self.status = 200
         self.stream = False
         self.ttft: float | None = None
@@ -154,6 +158,7 @@ class Record:
                 price_version=self.price_version,
                 end=self.end,
                 error=self.error,
+                replay_of=self.replay_of,
             )
         )
         metrics.request(visit.route, self.status, self.end, seconds, self.ttft)

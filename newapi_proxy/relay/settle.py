@@ -73,14 +73,14 @@ class Held:
         void = ledger.Void(
             request_id=hold.request_id, account=hold.account, held=hold.amount, at=hold.at, reason=reason
         )
-        self._db.write(ledger.void, void, must=True).add_done_callback(_noted)
+        self._db.write(ledger.void, void, must=True).add_done_callback(noted)
 
 
-def _noted(written: asyncio.Future[bool]) -> None:
-    """The writer keeps what must be written; that it had to is said once by itself."""
+def noted(written: asyncio.Future[bool]) -> None:
+    """For writes that nobody waits for; the writer keeps what must be written, and says by itself that it had to."""
     error = None if written.cancelled() else written.exception()
     if error is not None and not isinstance(error, OurError):
-        log.bug(error, where="void")
+        log.bug(error, where="unwaited write")
 
 
 def _refusal(lack: str) -> ClientError:

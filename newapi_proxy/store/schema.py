@@ -20,6 +20,7 @@ from sqlalchemy import (
     Double,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -373,6 +374,27 @@ processes: Final = Table(
     _int("at", 0),
     _int("number", 0),
 )
+
+proxy_replies: Final = Table(
+    "proxy_replies",
+    OWN,
+    # Answers kept under clients' idempotency keys.
+    Column("token_id", _number(), primary_key=True, autoincrement=False),
+    Column("key", String(64), primary_key=True),
+    Column("owner", String(128), nullable=False),
+    Column("fingerprint", String(64), nullable=False),
+    Column("boot", String(64)),
+    Column("state", String(8), nullable=False),
+    _int("at"),
+    _int("expires", 0, index=True),
+    _int("status", 0),
+    Column("streamed", _flag()),
+    _prose("headers"),
+    _int("size", 0),
+    Column("body", LargeBinary(_LONGEST)),
+)
+_OPEN: Final = proxy_replies.c.state == text("'open'")
+Index("idx_proxy_replies_open", proxy_replies.c.state, sqlite_where=_OPEN, postgresql_where=_OPEN)
 
 proxy_tokens: Final = Table(
     "proxy_tokens",

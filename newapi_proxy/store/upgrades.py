@@ -39,11 +39,17 @@ def _process_table(conn: Connection) -> None:
     _create(conn, schema.processes)
 
 
+def _reply_table(conn: Connection) -> None:
+    """Answers under clients' idempotency keys."""
+    _create(conn, schema.proxy_replies)
+
+
 UPGRADES: Final[Sequence[tuple[str, Callable[[Connection], None]]]] = (
     ("origin", _origin),
     ("inherited_tables", _inherited_tables),
     ("ledger_tables", _ledger_tables),
     ("process_table", _process_table),
+    ("reply_table", _reply_table),
 )
 
 

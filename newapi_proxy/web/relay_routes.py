@@ -10,16 +10,18 @@ from typing import Final
 
 from aiohttp import hdrs
 from aiohttp.web_protocol import RequestPayloadError
+from multidict import istr
 
 from newapi_proxy import metrics
 from newapi_proxy.errors import ClientError, ProxyError
-from newapi_proxy.relay import exchange
+from newapi_proxy.relay import exchange, once
 from newapi_proxy.surfaces import SURFACES
 from newapi_proxy.surfaces.base import PATH, QUERY, Surface
 from newapi_proxy.web import body, keys
 from newapi_proxy.web.app import Action, Call, Edge, not_implemented
 from newapi_proxy.web.router import Route
 
+ONCE: Final = istr(once.HEADER)
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 NOT_IMPLEMENTED: Final[Mapping[str, tuple[str, ...]]] = {
     "/v1/audio/speech": ("POST",),
@@ -75,7 +77,8 @@ def _relay(surface: Surface) -> Action:
             if call.tail:
                 headers = {name.lower(): value for name, value in headers.items()}
                 headers |= {PATH: call.tail, QUERY: call.query}
-            await exchange.chat(house, visit, surface, data, headers, arrival.reply)
+            carry = once.chat if ONCE in arrival.headers and snapshot.config.idempotency.enabled else exchange.chat
+            await carry(house, visit, surface, data, headers, arrival.reply)
         except ProxyError as error:
             exchange.reject(house, visit, surface, arrival.reply, error)
         except ConnectionError:

@@ -1,0 +1,131 @@
+"""A client's end that keeps what goes out, so that it can be told once more, byte for byte.
+
+The client's departure is none of the exchange's business here: who asks with an idempotency key will come back for the
+answer, so it is finished, charged and kept. Knows the port, no HTTP library and no database.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from typing import Final
+
+from newapi_proxy.ports import Departure, Sink
+from newapi_proxy.store.replies import Answer, Place
+from newapi_proxy.wire import tree
+
+Headers = Sequence[tuple[str, str]]
+OK: Final = 200
+_LEVEL, _WINDOW, _MEMORY = 1, 13, 6  # 64 KiB for a stream that is being packed; its frames repeat each other closely
+
+
+class Keeping:
+    """One request's sink. `settled`: whether a charge that keeps the answer is with the ledger, or may still come."""
+
+    __slots__ = (
+        "_headers",
+        "_most",
+        "_owner",
+        "_packer",
+        "_pieces",
+        "_place",
+        "_sink",
+        "_size",
+        "_status",
+        "_ttl",
+        "settled",
+    )
+
+    def __init__(self, sink: Sink, place: Place, owner: str, *, most: int, ttl: int) -> None:
+        """An answer of more than `most` bytes is not kept, others for `ttl` seconds."""
+        self._sink = sink
+        self._place = place
+        self._owner = owner
+        self._most = most
+        self._ttl = ttl
+        self._status = OK
+        self._headers: Headers = ()
+        self._packer: zlib._Compress | None = None
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self.settled = False
+
+    @property
+    def started(self) -> bool:
+        """See Sink."""
+        return self._sink.started
+
+    @property
+    def departed(self) -> bool:
+        """Never: see above."""
+        return False
+
+    @property
+    def full(self) -> bool:
+        """See Sink; nobody waits for a client that has gone."""
+        return self._sink.full and not self._sink.departed
+
+    def watch(self, gone: Departure | None) -> None:
+        """Nobody is told."""
+
+    def start(self, status: int, headers: Headers) -> None:
+        """See Sink."""
+        self._status, self._headers = status, headers
+        self._packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, _WINDOW, _MEMORY)
+        self._sink.start(status, headers)
+
+    def write(self, data: bytes) -> None:
+        """See Sink."""
+        self._pack(data)
+        self._sink.write(data)
+
+    async def drain(self) -> None:
+        """See Sink."""
+        await self._sink.drain()
+
+    def end(self, data: bytes = b"") -> None:
+        """See Sink; the last bytes were kept with the charge."""
+        self._sink.end(data)
+
+    def whole(self, status: int, headers: Headers, body: bytes) -> None:
+        """See Sink."""
+        self.settled = self.settled and status == OK  # an error in the answer's place: nothing is charged
+        self._sink.whole(status, headers, body)
+
+    def answer(self, headers: Headers, last: bytes, at: int) -> Answer:
+        """What is kept from `at` (unix seconds) on: the stream with its last bytes, which are not out yet, or the whole
+        answer, which is in `last`. The caller charges for it now."""
+        self.settled = True
+        streamed = self.started
+        body: bytes | None = last
+        if streamed:
+            headers = self._headers
+            self._pack(last)
+            body = b"".join([*self._pieces, self._packer.flush()]) if self._packer is not None else None
+        else:
+            self._size = len(last)
+        return Answer(
+            place=self._place,
+            owner=self._owner,
+            status=self._status,
+            streamed=streamed,
+            headers=tree.dumps([[name, value] for name, value in headers]),
+            size=self._size,
+            body=None if self._size > self._most else body,
+            expires=at + self._ttl,
+        )
+
+    def _pack(self, data: bytes) -> None:
+        self._size += len(data)
+        if self._packer is None:
+            return
+        if self._size > self._most:
+            self._packer = None
+            self._pieces.clear()
+        elif packed := self._packer.compress(data):
+            self._pieces.append(packed)
+
+
+def unpacked(body: bytes, size: int) -> bytes:
+    """The bytes of a stream that was packed, `size` of them."""
+    return zlib.decompressobj(_WINDOW).decompress(body, size)
