@@ -285,7 +285,9 @@ FULL: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("type_", sorted(name for name, one in ADAPTERS.items() if one.chat[0].dialect == CHAT.dialect))
+@pytest.mark.parametrize(
+    "type_", sorted(name for name, one in ADAPTERS.items() if one.chat and one.chat[0].dialect == CHAT.dialect)
+)
 def test_garbage_is_a_request_or_a_declared_error(type_: str) -> None:
     """Whatever passes a client's validation goes out, or is refused with a 400; the client's tree stays as it was."""
     dice = random.Random(type_)

@@ -17,11 +17,14 @@ from newapi_proxy.adapters import (
     dify,
     echo,
     gemini,
+    jina,
     mistral,
     ollama,
     openai,
     presets,
+    tei,
     vertex,
+    voyage,
     zhipu,
 )
 from newapi_proxy.adapters.base import Adapter
@@ -40,11 +43,14 @@ ADAPTERS: Final[Mapping[str, Adapter]] = {
     "vertex": vertex.ADAPTER,
     "echo": echo.ADAPTER,
     "gemini": gemini.ADAPTER,
+    "jina": jina.ADAPTER,
+    "voyage": voyage.ADAPTER,
+    "tei": tei.ADAPTER,
     **{preset.name: preset for preset in presets.PRESETS},
 }
 """The providers that this version serves."""
 
-UNSERVED: Final = frozenset({"jina", "midjourney", "midjourney-plus", "suno"})
+UNSERVED: Final = frozenset({"midjourney", "midjourney-plus", "suno"})
 """Types that the configuration knows and this version does not serve."""
 
 _RESELLERS: Final[Mapping[int, str]] = {  # numbers whose channels are plain servers of the OpenAI format
@@ -63,7 +69,6 @@ _UNSERVED_NUMBERS: Final[Mapping[int, str]] = {
     2: "midjourney",
     5: "midjourney-plus",
     36: "suno",
-    38: "jina",
 }
 
 BY_NUMBER: Final[Mapping[int, tuple[str, str]]] = {

@@ -6,7 +6,7 @@ B.8 (Cloudflare Workers AI).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal
 from urllib.parse import quote
 
@@ -14,7 +14,7 @@ import msgspec
 
 from newapi_proxy.adapters._openai_stream import Reader, read_answer
 from newapi_proxy.adapters.base import Headers, Options, Outgoing, Target, join
-from newapi_proxy.adapters.openai import PATH, OpenAIChat
+from newapi_proxy.adapters.openai import OpenAIChat
 from newapi_proxy.errors import Unsupported, UpstreamFailure
 from newapi_proxy.ir.ask import Ask
 from newapi_proxy.ir.events import Event
@@ -31,11 +31,11 @@ class CloudflareOptions(Options, frozen=True, kw_only=True, forbid_unknown_field
     api: Literal["v1", "run"] = "v1"
 
 
-def compatible_url(to: Target) -> str:
-    """Where the OpenAI-compatible interface is."""
-    if not to.options.account:
-        return join(to.base_url, PATH)
-    return join(to.base_url, f"/client/v4/accounts/{to.options.account}/ai/v1/chat/completions")
+def compatible_url(path: str) -> Callable[[Target], str]:
+    """Where the OpenAI-compatible interface has this path, which begins with its version."""
+    return lambda to: join(
+        to.base_url, f"/client/v4/accounts/{to.options.account}/ai{path}" if to.options.account else path
+    )
 
 
 def run_url(to: Target) -> str:

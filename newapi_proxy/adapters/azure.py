@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 from urllib.parse import quote
 
 import msgspec
@@ -10,6 +11,7 @@ import msgspec
 from newapi_proxy.adapters import _failures
 from newapi_proxy.adapters._inherited import Inherited, Meant
 from newapi_proxy.adapters._openai_draft import Draft
+from newapi_proxy.adapters._openai_endpoints import Place, edited, embeddings
 from newapi_proxy.adapters._openai_models import named
 from newapi_proxy.adapters._openai_responses import OpenAIResponses
 from newapi_proxy.adapters.base import Adapter, Headers, Options, Target, join
@@ -30,12 +32,17 @@ class AzureOptions(Options, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     strip_params: tuple[str, ...] = ()  # fields that this API version refuses
 
 
-def _url(to: Target) -> str:
-    if to.options.api_version is None:
-        return join(to.base_url, "/openai/v1/chat/completions")
-    deployment = to.model.replace(".", "") if to.options.strip_dots else to.model
-    path = f"/openai/deployments/{quote(deployment, safe='')}/chat/completions"
-    return f"{join(to.base_url, path)}?api-version={quote(to.options.api_version, safe='')}"
+def _at(path: str) -> Callable[[Target], str]:
+    """The address of an endpoint: on the v1 route, or below the model's deployment."""
+
+    def url(to: Target) -> str:
+        if to.options.api_version is None:
+            return join(to.base_url, f"/openai/v1/{path}")
+        deployment = to.model.replace(".", "") if to.options.strip_dots else to.model
+        below = f"/openai/deployments/{quote(deployment, safe='')}/{path}"
+        return f"{join(to.base_url, below)}?api-version={quote(to.options.api_version, safe='')}"
+
+    return url
 
 
 def _auth(to: Target) -> dict[str, str]:
@@ -72,7 +79,11 @@ def _inherited(row: Inherited) -> Meant:
 
 
 _CHAT: Final = OpenAIChat(
-    quirks=Quirks(openai_models=True, top_k=False), url=_url, auth=_auth, shape=_shape, failed=_failed
+    quirks=Quirks(openai_models=True, top_k=False),
+    url=_at("chat/completions"),
+    auth=_auth,
+    shape=_shape,
+    failed=_failed,
 )
 
 _RESPONSES: Final = OpenAIResponses(
@@ -83,11 +94,21 @@ _RESPONSES: Final = OpenAIResponses(
     failed=_failed,
 )
 
+
+def _named(ask: Ask, to: Target) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The client's own body; on the v1 route the deployment's name stands in it."""
+    body, dropped = edited({}, to.options.strip_params)(ask, to)
+    if to.options.strip_dots:
+        body["model"] = to.model.replace(".", "")
+    return body, dropped
+
+
 ADAPTER: Final = Adapter(
     name="azure",
     numbers=(3,),
     options=AzureOptions,
     chat=(_CHAT, _RESPONSES),
+    embeddings=embeddings(Place(url=_at("embeddings"), auth=_auth, failed=_failed), _named),
     by_bytes=file_urls,
     suffixes=named,
     inherited=_inherited,

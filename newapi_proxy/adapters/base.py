@@ -155,7 +155,9 @@ class Mute:
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """A Dialect of another kind than chat, as a table of pure functions; see there for what each is given and gives.
 
-    A kind that is never streamed leaves `frames` and `reader` as they are.
+    A kind that is never streamed leaves `frames` and `reader` as they are. `batches`: the asks that one is sent as, one
+    after the other, where the provider takes only so much at once; their answers are joined in that order. `instead`:
+    what to try on the same channel where this endpoint failed so (an older server's). `tokens`: takes token numbers.
     """
 
     dialect: str
@@ -165,6 +167,9 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     serves: Callable[[str], bool] = every
     frames: Callable[[], Decoder] = sse.Decoder
     reader: Callable[[Ask], Reader] = Mute
+    batches: Callable[[Ask, Target], Sequence[Ask]] | None = None
+    instead: Callable[[UpstreamFailure], Endpoint | None] | None = None
+    tokens: bool = True
 
 
 class Counting(Protocol):
@@ -237,12 +242,12 @@ class Adapter(msgspec.Struct, frozen=True, kw_only=True):
     key_required: bool = True
     options: type[Options] = Options
     chat: tuple[Dialect, ...] = ()
-    embeddings: Dialect | None = None
-    rerank: Dialect | None = None
-    moderations: Dialect | None = None
-    images: Dialect | None = None
-    speech: Dialect | None = None
-    transcription: Dialect | None = None
+    embeddings: Endpoint | None = None
+    rerank: Endpoint | None = None
+    moderations: Endpoint | None = None
+    images: Endpoint | None = None
+    speech: Endpoint | None = None
+    transcription: Endpoint | None = None
     counting: Counting | None = None
     local: Local | None = None
     by_bytes: Callable[[Media, str], bool] | None = None
@@ -260,7 +265,7 @@ class Adapter(msgspec.Struct, frozen=True, kw_only=True):
 def speaks(adapter: Adapter, dialect: str, model: str, kind: Kind = "chat") -> Dialect | None:
     """The dialect to use for this client's dialect and upstream model: its own where the provider has it."""
     if kind != "chat":
-        only: Dialect | None = getattr(adapter, kind)  # the slots have the kinds' names
+        only: Endpoint | None = getattr(adapter, kind)  # the slots have the kinds' names
         return only if only is not None and only.serves(model) else None
     first: Dialect | None = None
     for one in adapter.chat:

@@ -17,6 +17,7 @@ import msgspec
 from newapi_proxy.adapters import _anthropic_answer as events
 from newapi_proxy.adapters import _bedrock_answer as answers
 from newapi_proxy.adapters import _bedrock_claude as claude
+from newapi_proxy.adapters import _bedrock_embedding as embedding
 from newapi_proxy.adapters import _sigv4
 from newapi_proxy.adapters._anthropic_models import suffixed
 from newapi_proxy.adapters._bedrock_media import wanted
@@ -28,6 +29,7 @@ from newapi_proxy.adapters.anthropic import DIALECT as MESSAGES
 from newapi_proxy.adapters.base import (
     Adapter,
     Dialect,
+    Endpoint,
     Granted,
     Headers,
     Options,
@@ -247,6 +249,11 @@ def _inherited(row: Inherited) -> Meant:
     return Meant(options=row.options, keys=("|".join(parts),) if all(parts) else None)
 
 
+def _embed(ask: Ask, to: Target) -> Outgoing:
+    body, dropped = embedding.built(ask, to.model)
+    return _outgoing(to, "invoke", body, dropped)
+
+
 INVOKE: Final = ClaudeInvoke()
 CONVERSED: Final = Converse()
 
@@ -255,6 +262,14 @@ ADAPTER: Final = Adapter(
     numbers=(33,),
     options=BedrockOptions,
     chat=(CONVERSED,),
+    embeddings=Endpoint(
+        dialect=embedding.DIALECT,
+        request=_embed,
+        answer=embedding.answered,
+        failure=failure,
+        batches=lambda ask, to: embedding.batches(ask, to.model),
+        tokens=False,
+    ),
     tuned=tuned,
     counting=Counting(),
     by_bytes=by_bytes,

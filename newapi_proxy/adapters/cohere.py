@@ -12,12 +12,14 @@ from typing import Any, Final, Literal
 import msgspec
 
 from newapi_proxy.adapters import _cohere_answer as answers
+from newapi_proxy.adapters import _cohere_endpoints as endpoints
 from newapi_proxy.adapters import _cohere_request as requests
 from newapi_proxy.adapters import _cohere_v1_answer as old_answers
 from newapi_proxy.adapters import _cohere_v1_request as old_requests
 from newapi_proxy.adapters._failures import inband, normalise, said, told
 from newapi_proxy.adapters._inherited import Inherited, Meant
-from newapi_proxy.adapters.base import Adapter, Headers, Options, Outgoing, Target, join
+from newapi_proxy.adapters._reranking import reranked
+from newapi_proxy.adapters.base import Adapter, Endpoint, Headers, Options, Outgoing, Target, join
 from newapi_proxy.errors import UpstreamFailure
 from newapi_proxy.ir.ask import Ask
 from newapi_proxy.ir.events import Ended, Event, Failed, Skipped
@@ -85,13 +87,17 @@ class CohereChat(msgspec.Struct, frozen=True, kw_only=True):
 
     def failure(self, status: int, headers: Headers, body: bytes) -> UpstreamFailure:
         """See adapters.base.Dialect."""
-        words = said(body)
-        code = _CODES.get(str(_error_type(body)))
-        if words is not None and code is not None:
-            words = msgspec.structs.replace(words, code=code)
-        failure = normalise(_MEANT.get(status, status), words, headers, body)
-        failure.upstream_status = status
-        return failure
+        return _failure(status, headers, body)
+
+
+def _failure(status: int, headers: Headers, body: bytes) -> UpstreamFailure:
+    words = said(body)
+    code = _CODES.get(str(_error_type(body)))
+    if words is not None and code is not None:
+        words = msgspec.structs.replace(words, code=code)
+    failure = normalise(_MEANT.get(status, status), words, headers, body)
+    failure.upstream_status = status
+    return failure
 
 
 def _streamed(raw: bytes, emulated: bool) -> list[Event]:
@@ -171,5 +177,14 @@ ADAPTER: Final = Adapter(
     options=CohereOptions,
     chat=(CohereChat(),),
     inherited=_inherited,
+    embeddings=Endpoint(
+        dialect=endpoints.EMBEDDINGS,
+        request=endpoints.embed,
+        answer=endpoints.embedded,
+        failure=_failure,
+        batches=endpoints.batches,
+        tokens=False,
+    ),
+    rerank=Endpoint(dialect=endpoints.RERANK, request=endpoints.rerank, answer=reranked, failure=_failure),
     owner="cohere",
 )

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
+from newapi_proxy.adapters._echo_endpoints import ENDPOINTS
+from newapi_proxy.adapters._openai_endpoints import Place, embeddings, moderations, rerank
 from newapi_proxy.adapters._tools import new_id
 from newapi_proxy.adapters.base import Adapter, Outgoing, Target
 from newapi_proxy.adapters.openai import OpenAIChat
@@ -26,6 +28,9 @@ _WORDS: Final = re.compile(r"\s*\S+\s*?(?=\s|$)|\s+$")
 def answer(outgoing: Outgoing) -> tuple[int, dict[str, str], bytes]:
     """Status, headers and body for a request, streamed or whole as it asks."""
     body = outgoing.body if isinstance(outgoing.body, dict) else tree.lenient(outgoing.body)
+    other = ENDPOINTS.get(urlsplit(outgoing.url).path)
+    if other is not None:
+        return other(body)
     if type(body) is not dict or type(body.get("messages")) is not list:
         error = {"message": "messages is required", "type": "invalid_request_error", "param": "messages", "code": None}
         return 400, {"content-type": "application/json"}, tree.encode({"error": error})
@@ -155,14 +160,21 @@ def _count(text: str) -> int:
     return len(text.split())
 
 
-def _url(to: Target) -> str:
-    return f"echo://local/v1/chat/completions?at={to.now}"
+def _at(path: str) -> Callable[[Target], str]:
+    return lambda to: f"echo://local{path}?at={to.now}"
+
+
+def _place(path: str) -> Place:
+    return Place(url=_at(path), auth=lambda to: {})
 
 
 ADAPTER: Final = Adapter(
     name="echo",
     key_required=False,
-    chat=(OpenAIChat(url=_url, auth=lambda to: {}),),
+    chat=(OpenAIChat(url=_at("/v1/chat/completions"), auth=lambda to: {}),),
+    embeddings=embeddings(_place("/v1/embeddings")),
+    rerank=rerank(_place("/v1/rerank")),
+    moderations=moderations(_place("/v1/moderations")),
     local=answer,
     owner="echo",
 )

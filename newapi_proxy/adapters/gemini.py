@@ -18,6 +18,7 @@ from newapi_proxy.adapters import _gemini_answer as answers
 from newapi_proxy.adapters import _gemini_failures as failures
 from newapi_proxy.adapters import _gemini_request as requests
 from newapi_proxy.adapters._gemini_draft import DIALECT, Draft, Quirks
+from newapi_proxy.adapters._gemini_embedding import batch
 from newapi_proxy.adapters._gemini_media import by_bytes
 from newapi_proxy.adapters._gemini_models import suffixed
 from newapi_proxy.adapters._inherited import Inherited, Meant
@@ -157,6 +158,7 @@ ADAPTER: Final = Adapter(
     base_url="https://generativelanguage.googleapis.com",
     options=GeminiOptions,
     chat=(GeminiChat(),),
+    embeddings=batch(model_url, key_header, model_path),
     counting=GeminiCounting(),
     by_bytes=by_bytes,
     suffixes=suffixed,

@@ -6,9 +6,10 @@ import re
 from typing import Any, Final
 
 from newapi_proxy.adapters._openai_draft import Draft
+from newapi_proxy.adapters._openai_endpoints import Place, edited, embeddings, moderations
 from newapi_proxy.adapters._tools import fitting_id
 from newapi_proxy.adapters.base import Adapter, Target
-from newapi_proxy.adapters.openai import OpenAIChat, Quirks
+from newapi_proxy.adapters.openai import OpenAIChat, Quirks, bearer, below
 from newapi_proxy.ir.ask import Ask
 
 Node = dict[str, Any]
@@ -107,5 +108,11 @@ ADAPTER: Final = Adapter(
     numbers=(42,),
     base_url="https://api.mistral.ai",
     chat=(OpenAIChat(quirks=QUIRKS, shape=_shape),),
+    embeddings=embeddings(
+        Place(url=below("/v1/embeddings"), auth=bearer),
+        edited({"dimensions": "output_dimension", "encoding_format": ""}, ("user",)),
+        tokens=False,
+    ),
+    moderations=moderations(Place(url=below("/v1/moderations"), auth=bearer)),
     owner="mistralai",
 )

@@ -14,6 +14,7 @@ import msgspec
 from newapi_proxy.adapters import _ollama_answer as answers
 from newapi_proxy.adapters import _ollama_request as requests
 from newapi_proxy.adapters._failures import normalise, said
+from newapi_proxy.adapters._ollama_embedding import EMBEDDINGS
 from newapi_proxy.adapters._ollama_messages import by_bytes
 from newapi_proxy.adapters.base import Adapter, Headers, Options, Outgoing, Target, join
 from newapi_proxy.errors import UpstreamFailure
@@ -84,6 +85,7 @@ ADAPTER: Final = Adapter(
     key_required=False,
     options=OllamaOptions,
     chat=(OllamaChat(),),
+    embeddings=EMBEDDINGS,
     by_bytes=by_bytes,
     owner="ollama",
 )

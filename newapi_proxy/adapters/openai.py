@@ -273,7 +273,7 @@ def compatible(
         base_url=base_url,
         options=Options,
         chat=(first, *_native(name, first), *_legacy(name, first)),
-        **_openai_endpoints.beside(name, first.auth, first.quirks.headers, first.failed),
+        **_openai_endpoints.beside(name, first.auth, first.quirks.headers),
         by_bytes=file_urls,
         suffixes=suffixes,
         owner=owner or name,

@@ -13,9 +13,10 @@ import msgspec
 
 from newapi_proxy.adapters._inherited import Meant
 from newapi_proxy.adapters._openai_draft import Draft, flatten, media, refuse_media
+from newapi_proxy.adapters._openai_endpoints import Place, embeddings
 from newapi_proxy.adapters._presets_cloudflare import CloudflareOptions, RunChat, compatible_url
 from newapi_proxy.adapters.base import Adapter, Dialect, Options, Target, join
-from newapi_proxy.adapters.openai import OpenAIChat, Quirks, below, compatible
+from newapi_proxy.adapters.openai import PATH, OpenAIChat, Quirks, bearer, below, compatible
 from newapi_proxy.errors import Unsupported
 from newapi_proxy.ir.ask import Ask
 from newapi_proxy.ir.suffix import Named, by_effort, by_thinking
@@ -218,7 +219,7 @@ BAIDU: Final = compatible(
     base_url="https://qianfan.baidubce.com",
     chat=OpenAIChat(quirks=Quirks(developer=False, effort=""), url=below("/v2/chat/completions")),
 )
-_CLOUDFLARE: Final = OpenAIChat(quirks=Quirks(developer=False, effort=""), url=compatible_url, shape=_flat)
+_CLOUDFLARE: Final = OpenAIChat(quirks=Quirks(developer=False, effort=""), url=compatible_url(PATH), shape=_flat)
 
 
 def _cloudflare(options: Any) -> tuple[Dialect, ...]:
@@ -231,6 +232,7 @@ CLOUDFLARE: Final = Adapter(
     base_url="https://api.cloudflare.com",
     options=CloudflareOptions,
     chat=(_CLOUDFLARE,),
+    embeddings=embeddings(Place(url=compatible_url("/v1/embeddings"), auth=bearer), tokens=False),
     tuned=_cloudflare,
     inherited=lambda row: Meant(options={**row.options, "account": row.other or str(row.config.get("user_id") or "")}),
     by_bytes=lambda medium, model: medium.kind != "video",

@@ -13,9 +13,11 @@ from urllib.parse import quote
 
 import msgspec
 
+from newapi_proxy.adapters import _gemini_embedding as embedding
 from newapi_proxy.adapters import _gemini_failures, _vertex_claude, anthropic, gemini, openai
 from newapi_proxy.adapters._anthropic_models import suffixed
 from newapi_proxy.adapters._anthropic_request import countable
+from newapi_proxy.adapters._embedding import split
 from newapi_proxy.adapters._inherited import Inherited, Meant
 from newapi_proxy.adapters._openai_draft import Draft, media
 from newapi_proxy.adapters._vertex_account import AccessTokens, account, bearer, fault
@@ -23,6 +25,7 @@ from newapi_proxy.adapters.base import (
     Adapter,
     Decoder,
     Dialect,
+    Endpoint,
     Headers,
     Options,
     Outgoing,
@@ -38,6 +41,7 @@ from newapi_proxy.ir.usage import counted
 from newapi_proxy.wire import tree
 
 REGION: Final = "global"
+MOST_TEXTS: Final = 250  # in one request for vectors
 COUNTER: Final = "count-tokens"  # the model that counts a Claude's tokens
 TIER: Final = "x-vertex-ai-llm-shared-request-type"
 _JSON: Final = {"content-type": "application/json"}
@@ -337,6 +341,22 @@ def _inherited(row: Inherited) -> Meant:
     return Meant(options=options, keys=(str(account),) if account else None, unserved=unserved)
 
 
+def _embed(ask: Ask, to: Target) -> Outgoing:
+    """Vectors by the model's own method: the newest models have `embedContent`, all others `predict`."""
+    to = _placed(ask, to, _gemini_name(to.model))
+    made = embedding.content if _embeds_contents(to.model) else embedding.instances
+    return made(ask, _gemini_url(to), _auth(to))
+
+
+def _embed_batches(ask: Ask, to: Target) -> Sequence[Ask]:
+    """Gemini's embedding models take one text a request, the older ones many."""
+    return split(ask, 1 if _gemini_name(to.model).startswith("gemini-") else MOST_TEXTS)
+
+
+def _embeds_contents(model: str) -> bool:
+    return model.startswith("gemini-embedding-") and not model.startswith("gemini-embedding-001")
+
+
 ADAPTER: Final = Adapter(
     name="vertex",
     numbers=(41,),
@@ -345,6 +365,15 @@ ADAPTER: Final = Adapter(
         Hosted(inner=_GEMINI, family=is_gemini, name=_gemini_name),
         Hosted(inner=ClaudeMessages(), family=_vertex_claude.is_claude, name=_vertex_claude.name),
         Hosted(inner=_OPEN, family=is_open, name=_open_name),
+    ),
+    embeddings=Endpoint(
+        dialect="vertex-embeddings",
+        request=_embed,
+        answer=embedding.answered,
+        failure=_gemini_failures.refused,
+        serves=is_gemini,
+        batches=_embed_batches,
+        tokens=False,
     ),
     counting=VertexCounting(),
     by_bytes=by_bytes,

@@ -6,10 +6,12 @@ Source: provider-translation B.8; relay-and-billing 10.1 for the token.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any, Final, Literal
 
 from newapi_proxy.adapters._inherited import Inherited, Meant
 from newapi_proxy.adapters._openai_draft import Draft, media
+from newapi_proxy.adapters._openai_endpoints import Place, edited, embeddings, rerank
 from newapi_proxy.adapters._signing import hs256
 from newapi_proxy.adapters._zhipu_failures import failed
 from newapi_proxy.adapters._zhipu_v3 import V3Chat
@@ -19,7 +21,7 @@ from newapi_proxy.errors import Unsupported
 from newapi_proxy.ir.ask import Ask
 from newapi_proxy.wire import tree
 
-PATH: Final = "/api/paas/v4/chat/completions"
+ROOT: Final = "/paas/v4"
 LIFETIME: Final = 210  # seconds a token is valid
 STEP: Final = 180  # tokens of one such span are equal, so that a cache on the other side sees one
 MOST_IMAGES: Final = 5
@@ -32,11 +34,14 @@ class ZhipuOptions(Options, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     api: Literal["v4", "v3"] = "v4"
 
 
-def _url(to: Target) -> str:
-    base = to.base_url.rstrip("/")
-    if base.endswith("/paas/v4"):
-        return base + "/chat/completions"
-    return join(base, PATH)
+def _at(path: str) -> Callable[[Target], str]:
+    """The address of an endpoint of the fourth generation."""
+
+    def url(to: Target) -> str:
+        base = to.base_url.rstrip("/")
+        return base + path if base.endswith(ROOT) else join(base, f"/api{ROOT}{path}")
+
+    return url
 
 
 def _auth(to: Target) -> dict[str, str]:
@@ -143,7 +148,9 @@ QUIRKS: Final = Quirks(
     effort="thinking",
 )
 
-_V4: Final[tuple[Dialect, ...]] = (OpenAIChat(quirks=QUIRKS, url=_url, auth=_auth, shape=_shape, failed=failed),)
+_V4: Final[tuple[Dialect, ...]] = (
+    OpenAIChat(quirks=QUIRKS, url=_at("/chat/completions"), auth=_auth, shape=_shape, failed=failed),
+)
 
 
 def _inherited(row: Inherited) -> Meant:
@@ -158,6 +165,12 @@ ADAPTER: Final = Adapter(
     base_url="https://open.bigmodel.cn",
     options=ZhipuOptions,
     chat=_V4,
+    embeddings=embeddings(
+        Place(url=_at("/embeddings"), auth=_auth, failed=failed),
+        edited({"encoding_format": ""}, ("user",)),
+        tokens=False,
+    ),
+    rerank=rerank(Place(url=_at("/rerank"), auth=_auth, failed=failed)),
     tuned=_chat,
     by_bytes=file_urls,
     inherited=_inherited,

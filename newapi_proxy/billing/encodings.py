@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -92,15 +92,32 @@ _FAMILIES: Final[tuple[tuple[re.Pattern[str], Family], ...]] = tuple(
         (
             r"claude",
             Family(
-                prompt=1.03, completion=1.2, request=7, message=3, tools=501, forced=96, tool=1.12,
-                call=46, argument=12, thinking=29, schema=130,
+                prompt=1.03,
+                completion=1.2,
+                request=7,
+                message=3,
+                tools=501,
+                forced=96,
+                tool=1.12,
+                call=46,
+                argument=12,
+                thinking=29,
+                schema=130,
             ),
         ),
         (
             r"gemini-[3-9]",
             Family(
-                prompt=1.01, completion=1.05, request=1, each=-6, tool=1.12, call=15, signature=0.2,
-                schema=None, digits=True, terse=True,
+                prompt=1.01,
+                completion=1.05,
+                request=1,
+                each=-6,
+                tool=1.12,
+                call=15,
+                signature=0.2,
+                schema=None,
+                digits=True,
+                terse=True,
             ),
         ),
         (
@@ -112,15 +129,30 @@ _FAMILIES: Final[tuple[tuple[re.Pattern[str], Family], ...]] = tuple(
         (
             r"mistral-small",
             Family(
-                prompt=1.03, completion=1.14, request=15, message=2, tools=8, tool=1.2, call=4,
-                schema=None, digits=True,
+                prompt=1.03,
+                completion=1.14,
+                request=15,
+                message=2,
+                tools=8,
+                tool=1.2,
+                call=4,
+                schema=None,
+                digits=True,
             ),
         ),
         (
             r"mistral|mixtral|ministral|codestral|pixtral|devstral|magistral",
             Family(
-                prompt=1.05, completion=1.14, request=4, message=2, tools=6, tool=1.2, call=4,
-                schema=None, digits=True, item=2,
+                prompt=1.05,
+                completion=1.14,
+                request=4,
+                message=2,
+                tools=6,
+                tool=1.2,
+                call=4,
+                schema=None,
+                digits=True,
+                item=2,
             ),
         ),
         (r"deepseek-v4", Family(completion=1.01, request=83, message=1, tools=216, tool=1.25, call=34, argument=9)),
@@ -139,6 +171,7 @@ _FAMILIES: Final[tuple[tuple[re.Pattern[str], Family], ...]] = tuple(
 _CL100K: Final = re.compile(
     r"gpt-4(-|$)|gpt-3\.?5|davinci-002|babbage-002|text-embedding-(ada-002|3-)|text-davinci-00[23]|code-"
 )
+_KNOWN: Final = re.compile(_CL100K.pattern + r"|gpt-|chatgpt-|o\d")
 
 
 def bare(model: str) -> str:
@@ -159,6 +192,16 @@ def family(model: str) -> Family:
 def encoding(model: str) -> Encoding:
     """The encoding's name. The two oldest families (text-davinci, code) have one of their own: cl100k comes close."""
     return "cl100k_base" if _CL100K.match(bare(model)) else "o200k_base"
+
+
+def words(numbers: Sequence[int], model: str) -> str | None:
+    """The text that these tokens of the model's are; None where its encoding is not known, or where they are none."""
+    if not _KNOWN.match(bare(model)):
+        return None
+    try:
+        return load(encoding(model)).decode(list(numbers))
+    except (KeyError, OverflowError):
+        return None
 
 
 def loaded() -> bool:

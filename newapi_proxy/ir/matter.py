@@ -16,25 +16,27 @@ Tree = dict[str, Any]
 class Embed(msgspec.Struct, frozen=True, kw_only=True):
     """Texts, lists of token numbers, or objects of some server's own, to be made vectors.
 
-    `base64`: how the client wants those written.
+    `base64`: how the client wants those written. `task`, `title`: what for, in Google's words, where the client's
+    format has a place for it.
     """
 
     inputs: tuple[str | tuple[int, ...] | Tree, ...]
     dimensions: int | None = None
     base64: bool = False
+    task: str | None = None
+    title: str | None = None
 
 
 class Rerank(msgspec.Struct, frozen=True, kw_only=True):
     """Documents to be put in order of their bearing on a query.
 
-    `documents` are the texts, `sent` the same as the client sent them. `top_n` None: all of them.
+    `documents` are their texts. `top_n` None: all of them. `return_documents` None: the client did not say.
     """
 
     query: str
     documents: tuple[str, ...]
-    sent: tuple[str | Tree, ...]
     top_n: int | None = None
-    return_documents: bool = False
+    return_documents: bool | None = None
 
 
 Matter = Embed | Rerank | None

@@ -18,6 +18,7 @@ from newapi_proxy.ir.ask import Ask
 from newapi_proxy.ir.events import Event
 from newapi_proxy.ir.suffix import wished
 from newapi_proxy.ports import Client, Incoming, Interrupt, Take
+from newapi_proxy.relay.batches import batched, joined
 from newapi_proxy.relay.house import Given
 from newapi_proxy.relay.pipe import Heard, Pipe
 from newapi_proxy.relay.plan import Candidate
@@ -35,7 +36,11 @@ PLAIN: Final = Override()  # nothing to override
 
 
 class Prepared(msgspec.Struct, frozen=True):
-    """A candidate's request, ready to be opened. `outgoing.body` is bytes; it was made from `ask` and `target`."""
+    """A candidate's request, ready to be opened. `outgoing.body` is bytes; it was made from `ask` and `target`.
+
+    `batches`: the requests that are sent in its place, one after the other, where the provider takes less at once;
+    it is the first of them.
+    """
 
     candidate: Candidate
     dialect: Dialect
@@ -44,6 +49,7 @@ class Prepared(msgspec.Struct, frozen=True):
     upstream_model: str
     ask: Ask
     target: Target
+    batches: tuple[Prepared, ...] = ()
 
 
 class Served(msgspec.Struct, frozen=True):
@@ -56,16 +62,19 @@ class Served(msgspec.Struct, frozen=True):
     events: Sequence[Event] = ()
 
 
-def prepare(candidate: Candidate, ask: Ask, given: Given, granted: str = "") -> Prepared:
+def prepare(
+    candidate: Candidate, ask: Ask, given: Given, granted: str = "", dialect: Dialect | None = None
+) -> Prepared:
     """Builds the candidate's request; pure. Raises Unsupported where the provider cannot express the ask.
 
-    `granted`: what the channel's key was exchanged for, where it had to be and has been.
+    `granted`: what the channel's key was exchanged for, where it had to be and has been. `dialect`: another than the
+    channel's type has for this ask.
     """
     channel = candidate.channel
     model = channel.upstream_model(ask.model)
     if channel.thinking is not None:
         ask = msgspec.structs.replace(ask, controls=wished(ask.controls, channel.thinking))
-    dialect = speaks(channel.adapter, ask.dialect, model, ask.kind)
+    dialect = dialect or speaks(channel.adapter, ask.dialect, model, ask.kind)
     if dialect is None:
         raise Unsupported(f"No format of channel type {channel.adapter.name} serves {model}.", "model")
     target = Target(
@@ -80,6 +89,8 @@ def prepare(candidate: Candidate, ask: Ask, given: Given, granted: str = "") -> 
         granted=granted,
         caller=f"key-{given.token.account.token_id}",
     )
+    batches = batched(dialect, ask, target) if ask.kind != "chat" else (ask,)
+    ask = batches[0]
     outgoing = _asked(channel, dialect, ask, target)
     if outgoing.dropped and channel.options.strict_params:
         path = outgoing.dropped[0].removesuffix("~")
@@ -93,7 +104,10 @@ def prepare(candidate: Candidate, ask: Ask, given: Given, granted: str = "") -> 
     )
     if channel.options.think_tags and ask.kind == "chat":
         dialect = Tagged(dialect)
-    return Prepared(candidate, dialect, _finished(outgoing, channel, target.key), face, model, ask, target)
+    prepared = Prepared(candidate, dialect, _finished(outgoing, channel, target.key), face, model, ask, target)
+    if len(batches) == 1:
+        return prepared
+    return msgspec.structs.replace(prepared, batches=tuple(rebuilt(prepared, one, granted) for one in batches))
 
 
 def rebuilt(prepared: Prepared, ask: Ask, granted: str) -> Prepared:
@@ -164,13 +178,23 @@ def hear(prepared: Prepared, ask: Ask, body: bytes) -> Served:
     """A whole answer heard at once. Raises the failure that it carries."""
     document = tree.Document(body)
     events = prepared.dialect.answer(ask, document)
+    return Served(prepared, _heard(events), body=document, events=events)
+
+
+def together(prepared: Prepared, answers: Sequence[Served]) -> Served:
+    """The answers of a request's batches as one."""
+    events = joined([(one.prepared.ask, one.events) for one in answers])
+    return Served(prepared, _heard(events), events=events)
+
+
+def _heard(events: Sequence[Event]) -> Heard:
     heard = Heard()
     for event in events:
         if not heard.take(event):
             break
     if heard.failure is not None:
         raise heard.failure
-    return Served(prepared, heard, body=document, events=events)
+    return heard
 
 
 class LocalAnswer:

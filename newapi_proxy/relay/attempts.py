@@ -13,7 +13,8 @@ from newapi_proxy import log
 from newapi_proxy.errors import OurError, ProxyError, Unsupported, UpstreamFailure
 from newapi_proxy.ir.ask import Ask
 from newapi_proxy.ports import Incoming, Interrupt, Sink
-from newapi_proxy.relay.attempt import Prepared, Served, hear, open_answer, prepare, rebuilt
+from newapi_proxy.relay.attempt import Prepared, Served, hear, open_answer, prepare, rebuilt, together
+from newapi_proxy.relay.batches import instead
 from newapi_proxy.relay.house import Given, House
 from newapi_proxy.relay.limits import Stay, refused
 from newapi_proxy.relay.media import Parcels
@@ -22,6 +23,7 @@ from newapi_proxy.relay.plan import Candidate, Plan, mapped, retries
 from newapi_proxy.relay.pump import Departed, Watch, pump
 from newapi_proxy.relay.record import Record
 from newapi_proxy.relay.uploads import uploaded
+from newapi_proxy.relay.worded import worded
 from newapi_proxy.surfaces.base import Face
 
 LONGEST_CODE: Final = 64
@@ -128,8 +130,11 @@ class Attempts:
         return tokens
 
     async def _carried(self, candidate: Candidate) -> Ask:
-        """The ask, with bytes for the media that this provider does not fetch itself. Raises Unsupported."""
+        """The ask, with bytes for the media that this provider does not fetch itself, texts for tokens that it does not
+        know. Raises Unsupported."""
         channel, ask = candidate.channel, self._given.ask
+        if ask.kind == "embeddings":
+            return await worded(ask, channel.adapter)
         if channel.adapter.by_bytes is None:
             return ask
         if self._parcels is None:
@@ -189,8 +194,11 @@ class Attempts:
         since = self._house.clock.monotonic()
         trial = health.began(channel)
         try:
-            self._incoming = await self._open(prepared, first)
-            served = await self._hear(prepared, self._incoming)
+            if self._given.ask.kind == "chat" or self._given.ask.stream:
+                self._incoming = await self._open(prepared, first)
+                served = await self._hear(prepared, self._incoming)
+            else:
+                served = await self._gathered(prepared)
         except Departed:
             health.released(channel, trial=trial)
             self._release()
@@ -269,6 +277,26 @@ class Attempts:
         self._pipe = made(given.surface, prepared.dialect, given.ask, prepared.face)
         await pump(incoming, first, self._pipe, self._sink, self._watch, self._commit)
         return Served(prepared, self._pipe.heard, pipe=self._pipe)
+
+    async def _gathered(self, prepared: Prepared) -> Served:
+        """A whole answer of another kind than chat, of all its batches; from the older endpoint where that is all."""
+        try:
+            return await self._batches(prepared)
+        except UpstreamFailure as failure:
+            older = instead(prepared.dialect, failure)
+            if older is None:
+                raise
+        ask = await self._carried(prepared.candidate)
+        self._prepared = prepare(prepared.candidate, ask, self._given, prepared.target.granted, older)
+        return await self._batches(self._prepared)
+
+    async def _batches(self, prepared: Prepared) -> Served:
+        answers = []
+        for batch in prepared.batches or (prepared,):
+            self._release()
+            self._incoming = await self._open(batch, None)
+            answers.append(hear(batch, batch.ask, await self._incoming.whole(WHOLE)))
+        return answers[0] if len(answers) == 1 else together(prepared, answers)
 
     def _release(self) -> None:
         if self._incoming is not None:

@@ -155,7 +155,7 @@ def _plan(house: House, given: Given) -> Plan:
         return ask.count_only or find(model) is not None
 
     plan = Plan(tiers, house.turns, house.health.usable, serves)
-    if plan.empty and ask.kind != "chat":
+    if plan.empty:
         _prices(given)  # a price that is missing is the plainer word
         raise ClientError(
             f"No channel of the model {ask.model} has an endpoint for {ask.kind}.",

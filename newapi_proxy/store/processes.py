@@ -68,7 +68,5 @@ def leave(conn: Connection, boot: str) -> None:
 
 def bury(conn: Connection) -> Select[tuple[str]]:
     """Takes for dead who has not been heard of for the lease; a query for those who live, in the same turn."""
-    conn.execute(
-        update(processes).where(processes.c.at > GONE, processes.c.at < now(conn) - LEASE).values(at=GONE)
-    )
+    conn.execute(update(processes).where(processes.c.at > GONE, processes.c.at < now(conn) - LEASE).values(at=GONE))
     return select(processes.c.boot).where(processes.c.at > GONE)

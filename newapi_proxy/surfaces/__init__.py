@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from newapi_proxy.surfaces import gemini
+from newapi_proxy.surfaces import gemini, gemini_embeddings
 from newapi_proxy.surfaces.anthropic import COUNT, MESSAGES
 from newapi_proxy.surfaces.base import Surface
 from newapi_proxy.surfaces.completions import COMPLETIONS
 from newapi_proxy.surfaces.embeddings import EMBEDDINGS
+from newapi_proxy.surfaces.moderations import MODERATIONS
 from newapi_proxy.surfaces.openai_chat import CHAT
+from newapi_proxy.surfaces.rerank import RERANK
 from newapi_proxy.surfaces.responses import INPUT_TOKENS, RESPONSES
 
 SURFACES: Final[dict[str, Surface]] = {
@@ -23,9 +25,15 @@ SURFACES: Final[dict[str, Surface]] = {
     "/v1/engines/{model}/completions": COMPLETIONS,
     "/v1/embeddings": EMBEDDINGS,
     "/v1/engines/{model}/embeddings": EMBEDDINGS,
+    "/v1/rerank": RERANK,
+    "/v1/moderations": MODERATIONS,
     "/v1beta/models/{model}:generateContent": gemini.GENERATE,
     "/v1beta/models/{model}:streamGenerateContent": gemini.STREAM,
     "/v1beta/models/{model}:countTokens": gemini.COUNT,
+    "/v1beta/models/{model}:embedContent": gemini_embeddings.EMBEDDINGS,
+    "/v1beta/models/{model}:batchEmbedContents": gemini_embeddings.EMBEDDINGS,
+    "/v1/models/{model}:embedContent": gemini_embeddings.EMBEDDINGS,
+    "/v1/models/{model}:batchEmbedContents": gemini_embeddings.EMBEDDINGS,
     "/v1/models/{model}:generateContent": gemini.GENERATE,
     "/v1/models/{model}:streamGenerateContent": gemini.STREAM,
     "/v1/models/{model}:countTokens": gemini.COUNT,

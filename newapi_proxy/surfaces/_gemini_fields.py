@@ -7,16 +7,19 @@ element, as Google's own servers take them. Knows nothing of what the fields mea
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final
 
 from newapi_proxy.errors import ClientError
+from newapi_proxy.surfaces.base import LONGEST_MODEL, PATH
 
 Node = dict[str, Any]
 
 _UPPER: Final = re.compile(r"[A-Z]")
 _LOWER: Final = re.compile(r"_([a-z])")
 _MOST: Final = 1 << 63
+_PLACE: Final = "models/"
 
 
 def fault(path: str, what: str) -> ClientError:
@@ -62,6 +65,14 @@ def text_of(value: Any, path: str) -> str:
     if type(value) is str:
         return value
     raise fault(path, "a string is expected.")
+
+
+def model_in(headers: Mapping[str, str]) -> str:
+    """The model that the path names."""
+    model = headers.get(PATH, "").removeprefix(_PLACE)
+    if not model or len(model) > LONGEST_MODEL:
+        raise fault("model", f"a name of at most {LONGEST_MODEL} characters is expected in the path.")
+    return model
 
 
 def object_in(node: Node, name: str, path: str) -> Node | None:

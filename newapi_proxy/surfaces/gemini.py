@@ -19,16 +19,15 @@ from newapi_proxy.surfaces import _gemini_pass as passing
 from newapi_proxy.surfaces import _gemini_read as reading
 from newapi_proxy.surfaces import _gemini_shapes as shapes
 from newapi_proxy.surfaces import _gemini_whole as whole
-from newapi_proxy.surfaces._gemini_fields import fault, object_in
+from newapi_proxy.surfaces._gemini_fields import model_in, object_in
 from newapi_proxy.surfaces._gemini_write import Writer
-from newapi_proxy.surfaces.base import EVENT_STREAM, LONGEST_MODEL, PATH, QUERY, Face
+from newapi_proxy.surfaces.base import EVENT_STREAM, QUERY, Face
 from newapi_proxy.wire import tree
 
 DIALECT: Final = "gemini"
 ARRAY: Final = "application/json; charset=UTF-8"
 IDLE_EVENTS: Final = b"\r\n\r\n"
 IDLE_ARRAY: Final = b"\n"
-_PLACE: Final = "models/"
 _NESTED: Final = "generateContentRequest"
 _MOST_FIELDS: Final = 100
 
@@ -50,9 +49,7 @@ class Gemini:
 
     def read(self, body: bytes, headers: Mapping[str, str]) -> Ask:
         """The request; what is counted may stand in `generateContentRequest`. Raises ClientError with the path."""
-        model = headers.get(PATH, "").removeprefix(_PLACE)
-        if not model or len(model) > LONGEST_MODEL:
-            raise fault("model", f"a name of at most {LONGEST_MODEL} characters is expected in the path.")
+        model = model_in(headers)
         sent = tree.read(body)
         given, root = sent, ""
         if self._method == "count" and (nested := object_in(sent, _NESTED, "")) is not None:

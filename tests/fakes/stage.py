@@ -20,7 +20,7 @@ from newapi_proxy.relay.record import Visit
 from newapi_proxy.secret import Secret
 from newapi_proxy.snapshot import build
 from newapi_proxy.store.db import Database
-from newapi_proxy.surfaces.base import Surface
+from newapi_proxy.surfaces.base import PATH, Surface
 from newapi_proxy.surfaces.openai_chat import CHAT
 from tests.fakes.ports import ListSink, Script, ScriptedClient
 
@@ -35,8 +35,10 @@ class Stage:
         self.client = client
         self._count = 0
 
-    async def ask(self, surface: Surface = CHAT, *, sink: ListSink | None = None, **body: Any) -> ListSink:
-        """Sends a request; the client's end."""
+    async def ask(
+        self, surface: Surface = CHAT, *, sink: ListSink | None = None, in_path: str = "", **body: Any
+    ) -> ListSink:
+        """Sends a request; the client's end. `in_path`: the model where the path names it."""
         self._count += 1
         sink = sink or ListSink()
         visit = Visit(
@@ -48,7 +50,7 @@ class Stage:
             arrived=self.house.clock.monotonic(),
             token=next(iter(self.house.snapshot.tokens.values())),
         )
-        await exchange.chat(self.house, visit, surface, orjson.dumps(body), {}, sink)
+        await exchange.chat(self.house, visit, surface, orjson.dumps(body), {PATH: in_path}, sink)
         return sink
 
     @property
