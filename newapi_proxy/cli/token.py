@@ -20,7 +20,7 @@ from newapi_proxy.store.tokens import TokenRow
 
 _STATUS: Final = {1: "enabled", 2: "disabled", 3: "expired", 4: "exhausted"}
 _COLUMNS: Final = ("id", "name", "status", "group", "source", "left", "used", "models", "expires")
-_RELOAD: Final = "A running daemon sees this at its next reload."
+_SEEN: Final = "A running daemon sees this within seconds."
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -122,7 +122,7 @@ def _change(conn: Connection, row: TokenRow, action: str) -> int:
         tokens.remove(conn, row.id, int(SystemClock.wall()))
     else:
         tokens.set_status(conn, row.id, tokens.ENABLED if action == "enable" else tokens.DISABLED)
-    print(_RELOAD)
+    print(_SEEN)
     return 0
 
 

@@ -26,6 +26,7 @@ from newapi_proxy.config import load
 from newapi_proxy.config.model import Config
 from newapi_proxy.daemon import listen, notify, reload
 from newapi_proxy.daemon.drain import drain
+from newapi_proxy.daemon.following import follow
 from newapi_proxy.daemon.neighbours import recover, watch
 from newapi_proxy.daemon.redaction import hide
 from newapi_proxy.daemon.tidy import tidy
@@ -140,7 +141,7 @@ class Daemon:
         house = House(first, database, client, health, self._clock, boot=database.boot)
         house.fetcher = HttpFetcher()
         self._house = house
-        self._reloader = reload.Reloader(self._path, house, views.build)
+        self._reloader = reload.Reloader(self._path, house, views, self._first)
         self._edge, self._private = edges.relay_edge(house), edges.metrics_edge(house)
         self._servers = [
             await self._accept(self._edge, relay),
@@ -149,6 +150,7 @@ class Daemon:
         self._signals()
         reload.adopt(whole, house)
         spawn(self._reloads(), "reload")
+        spawn(follow(views, self._reloader, self._end, shared=database.shared), "following")
         if database.shared:
             spawn(watch(database, self._clock, self._end), "neighbours")
         spawn(tidy(database, self._clock, self._end), "tidy")

@@ -9,32 +9,55 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
 from newapi_proxy import log, metrics
 from newapi_proxy.config import load
+from newapi_proxy.config.nodes import Fault
 from newapi_proxy.daemon.redaction import hide
+from newapi_proxy.daemon.view import Views
 from newapi_proxy.relay.house import House
-from newapi_proxy.snapshot import FIXED, Snapshot
+from newapi_proxy.snapshot import FIXED
 
-Build = Callable[[load.Loaded], Awaitable[tuple[Snapshot, load.Loaded]]]
 THRESHOLDS: Final = (50_000, 20, 100)  # collections of a heap that is mostly frozen may be rare
 WHOLE_EVERY: Final = 8  # reloads under load between two looks at the whole heap: so many snapshots may wait for one
 
 
 class Reloader:
-    """Turns a file into the house's snapshot. `build` joins a configuration with the database."""
+    """Turns a file into the house's snapshot. `views` join a configuration with the database; `loaded` is in use."""
 
-    def __init__(self, path: Path, house: House, build: Build) -> None:
+    def __init__(self, path: Path, house: House, views: Views, loaded: load.Loaded) -> None:
         self._path = path
         self._house = house
-        self._build = build
+        self._views = views
+        self._loaded = loaded  # as the file has it
+        self._warned: tuple[Fault, ...] = loaded.warnings
+        self._one = asyncio.Lock()
         self.count = 0
 
     async def reload(self) -> bool:
         """One reload; whether it took. Never raises for what a file may hold."""
+        async with self._one:
+            return await self._reloaded()
+
+    async def refresh(self) -> bool:
+        """The same file with what the database says now; whether that is something else than before."""
+        async with self._one:
+            made = await self._views.again(self._loaded)
+            if made is None:
+                return False
+            self._house.snapshot, whole = made
+            metrics.forget_channels(channel.name for channel in self._house.snapshot.channels)
+            for warning in whole.warnings:
+                if warning not in self._warned:
+                    log.logger().warning("config_warning", warning=str(warning))
+            self._warned = whole.warnings
+            told(self._house, whole, cause="database")
+            self._settle()
+            return True
+
+    async def _reloaded(self) -> bool:
         loaded = await asyncio.get_running_loop().run_in_executor(None, load.read, self._path, dict(os.environ))
         before = self._house.snapshot.config
         if loaded.config is None:
@@ -47,11 +70,15 @@ class Reloader:
                 log.logger().error("reload_refused", key=name, reason=f"`{name}` needs a restart")
             return self._kept("what needs a restart has changed")
         hide(loaded.config)
-        self._house.snapshot, whole = await self._build(loaded)
-        self.count += 1
+        self._house.snapshot, whole = await self._views.build(loaded)
+        self._loaded, self._warned = loaded, whole.warnings
         adopt(whole, self._house)
-        settle_memory(whole=not self._house.watches or self.count % WHOLE_EVERY == 0)
+        self._settle()
         return True
+
+    def _settle(self) -> None:
+        self.count += 1
+        settle_memory(whole=not self._house.watches or self.count % WHOLE_EVERY == 0)
 
     def _kept(self, reason: str) -> bool:
         metrics.reload(False, self._house.clock.wall())
@@ -67,8 +94,14 @@ def adopt(loaded: load.Loaded, house: House) -> None:
     metrics.reload(True, house.clock.wall())
     for warning in loaded.warnings:
         log.logger().warning("config_warning", warning=str(warning))
+    told(house, loaded, cause="file")
+
+
+def told(house: House, loaded: load.Loaded, *, cause: str) -> None:
+    """One line for a snapshot that is in use now; `cause`: what made it, the file or the database."""
     log.logger().info(
         "config_loaded",
+        cause=cause,
         files=[str(file) for file in loaded.files],
         channels=len(house.snapshot.channels),
         tokens=len(house.snapshot.tokens),

@@ -20,6 +20,7 @@ from newapi_proxy.config.model import Config
 from newapi_proxy.daemon.redaction import hide
 from newapi_proxy.snapshot import Snapshot
 from newapi_proxy.store import channels, origin, tokens
+from newapi_proxy.store.changes import Watermarks
 from newapi_proxy.store.db import Database
 from newapi_proxy.store.held import Held, held
 
@@ -32,6 +33,18 @@ class Rows(msgspec.Struct, frozen=True):
     shadowed: tuple[str, ...]
     held: Held = Held()
 
+    @property
+    def mark(self) -> int:
+        """A number that is another one when the rows configure otherwise; balances and counters do not matter."""
+        keys = (_steady(row, "remain_quota", "used_quota") for row in self.tokens)
+        channels = (_steady(row, "used_quota") for row in self.held.channels)
+        options = sorted(self.held.options.items())
+        return hash((*keys, *channels, *options, self.held.origin, *sorted(self.channel_ids.items())))
+
+
+def _steady(row: msgspec.Struct, *moving: str) -> int:
+    return hash(tuple(getattr(row, name) for name in row.__struct_fields__ if name not in moving))
+
 
 class Views:
     """Builds snapshots for one database, and says once what the file hides of it."""
@@ -40,17 +53,43 @@ class Views:
         self._database = database
         self._clock = clock
         self._told: set[tuple[str, str]] = set()
+        self._marks = Watermarks()
+        self._read = 0
 
     async def build(self, loaded: Loaded) -> tuple[Snapshot, Loaded]:
         """The snapshot of a configuration without faults, and that configuration with what the database says.
 
         Raises OurError where the database does not answer.
         """
+        config, at = loaded.config, int(self._clock.wall())
+        assert config is not None
+
+        def ensure(conn: Connection, configs: Sequence[Config]) -> Sequence[bool]:
+            for one in configs:
+                ensured(conn, one, at)
+            return [self._marks.moved(conn)] * len(configs)  # before the rows are read: nothing is missed
+
+        await self._database.write(ensure, config)
+        rows = await self._database.read(lambda conn: read(conn, config))
+        self._read = rows.mark
+        return await self._joined(loaded, rows)
+
+    async def moved(self) -> bool:
+        """Whether somebody else may have written to the database since the last look. Raises OurError."""
+        return await self._database.write(lambda conn, items: [self._marks.moved(conn)] * len(items), None)
+
+    async def again(self, loaded: Loaded) -> tuple[Snapshot, Loaded] | None:
+        """`build` anew where the rows configure otherwise than when they were read last. Raises OurError."""
         config = loaded.config
         assert config is not None
-        at = int(self._clock.wall())
-        await self._database.write(lambda conn, configs: [ensured(conn, one, at) for one in configs], config)
         rows = await self._database.read(lambda conn: read(conn, config))
+        if rows.mark == self._read:
+            return None
+        made = await self._joined(loaded, rows)
+        self._read = rows.mark
+        return made
+
+    async def _joined(self, loaded: Loaded, rows: Rows) -> tuple[Snapshot, Loaded]:
         loop = asyncio.get_running_loop()
         joined, made = await loop.run_in_executor(None, _made, loaded, rows)
         hide(joined.config)

@@ -131,3 +131,47 @@ def test_the_file_wins_and_says_so_once(daemon: Start, upstream: Scripted, tmp_p
     told = [line for line in running.lines if line["event"] == "shadowed"]
     assert [(line.get("token"), line.get("channel")) for line in told] == [("filed", None), (None, "main")]
     assert found(file, "SELECT remain_quota, used_quota FROM tokens WHERE id = 1") == [(400_000, 0)]
+
+
+def test_changes_by_others_are_noticed(daemon: Start, upstream: Scripted, tmp_path: Path) -> None:
+    """A key, a channel, a price and a user that somebody else writes hold within seconds, without a reload; what only
+    moves balances makes no new view."""
+    file = tmp_path / "one-api.db"
+    installations.stand(file, "new-api", upstream.url)
+    running = daemon(CONFIG.format(file=file))
+
+    def noticed(count: int) -> None:
+        running.wait(lambda line: line.get("cause") == "database" and len(causes()) >= count)
+
+    def causes() -> list[Any]:
+        return [line for line in running.lines if line.get("cause") == "database"]
+
+    other = {"Authorization": "Bearer sk-other"}
+    assert ask(running.url, model="gpt-4o", headers=other)[0] == 401
+    change(file, "UPDATE users SET quota = quota + 1 WHERE id = 2")
+    change(file, "INSERT INTO tokens (user_id, key, name, remain_quota) VALUES (2, 'other', 'other', 400000)")
+    noticed(1)
+    assert ask(running.url, model="gpt-4o", headers=other)[0] == 200
+    change(file, "UPDATE channels SET key = 'turned' WHERE id = 1")
+    noticed(2)
+    assert ask(running.url, model="gpt-4o", headers=other)[0] == 200
+    assert upstream.last.headers["authorization"] == "Bearer turned"
+    change(file, "UPDATE users SET status = 2 WHERE id = 2")
+    noticed(3)
+    assert ask(running.url, model="gpt-4o", headers=BEARER)[0] == 403
+    change(file, "UPDATE options SET value = '{broken' WHERE key = 'ModelRatio'")
+    running.wait(lambda line: "ModelRatio is no JSON" in str(line.get("warning")))
+    assert len(causes()) == 4
+
+
+def test_the_command_line_is_noticed(daemon: Start, upstream: Scripted, tmp_path: Path) -> None:
+    """A key that `token add` makes serves within seconds, and not after `token disable`."""
+    file = tmp_path / "one-api.db"
+    installations.stand(file, "new-api-latest", upstream.url)
+    running = daemon(CONFIG.format(file=file))
+    key = command(running.config, "token", "add", "fresh", "--unlimited").stdout.strip()
+    running.wait(lambda line: line.get("cause") == "database")
+    assert ask(running.url, model="gpt-4o", headers={"Authorization": f"Bearer {key}"})[0] == 200
+    assert command(running.config, "token", "disable", "fresh").returncode == 0
+    running.wait(lambda line: [one.get("cause") for one in running.lines].count("database") == 2)
+    assert ask(running.url, model="gpt-4o", headers={"Authorization": f"Bearer {key}"})[0] == 401
