@@ -65,6 +65,15 @@ def request(type_: str, asked: Ask, model: str = "m", base_url: str = "https://h
     return dialect.request(asked, to)
 
 
+def test_deployments() -> None:
+    """Azure's deployments have the endpoint too; one that is named for a chat model is told the prompt as chat."""
+    one = request("azure", STREAMED, "davinci-002", api_version="2024-10-21")
+    assert one.url == "https://h.example/openai/deployments/davinci-002/completions?api-version=2024-10-21"
+    assert (one.body["prompt"], one.body["model"], "stream_options" in one.body) == ("Once", "davinci-002", False)  # type: ignore[index]
+    assert request("azure", ask(), "davinci-002").url == "https://h.example/openai/v1/completions"
+    assert request("azure", ask(), "gpt-35-turbo").url == "https://h.example/openai/v1/chat/completions"
+
+
 WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"model": None}, "model", "model is required"),
     ({"model": 3}, "model", "must be a string"),

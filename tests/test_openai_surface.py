@@ -749,3 +749,16 @@ def test_count_and_keepalive() -> None:
     assert CHAT.keepalive(ask()).startswith(b":")
     assert CHAT.dialect == "openai-chat"
     assert orjson.loads(CHAT.count(5)) == {"prompt_tokens": 5}
+
+
+@pytest.mark.parametrize("head", [b"event: x\ndata: ", b": here\ndata: ", b"id: 7\ndata: ", b"data: "])
+@pytest.mark.parametrize("end", [b"\n\n", b"\r\r"])
+def test_passer_mends_frames(head: bytes, end: bytes) -> None:
+    """T-CORE-022: a frame that is more than a line of data is told as one, with its role, its finish and its words."""
+    passer = CHAT.passer(ask(stream=True), FACE)
+    given = [chunk({"role": "assistant", "content": ""}), chunk({"content": "a"}), chunk({}, "stop")]
+    raws = [head.replace(b"\n", end[:1]) + orjson.dumps(one) + end for one in given]
+    decoder = sse.Decoder()
+    frames = [*decoder.feed(b"".join(raws)), *decoder.close()]
+    out = b"".join(passer.frame(one, []) for one in frames)
+    assert chunks(out + passer.close(NOTHING)) == [*given, "[DONE]"]

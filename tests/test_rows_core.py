@@ -19,7 +19,7 @@ from newapi_proxy.config.model import Channel, Fetch
 from newapi_proxy.errors import ClientError, UpstreamFailure
 from newapi_proxy.ports import Fetched
 from newapi_proxy.secret import Secret
-from tests.fakes import inbound, matrix, matrix_wires
+from tests.fakes import inbound, matrix, matrix_grammar, matrix_wires
 from tests.fakes.inbound import FUNCTION, Call, Picture, Result, across
 from tests.fakes.matrix import Cell, Client, Theatre, script
 from tests.fakes.matrix_wires import Asked
@@ -534,14 +534,36 @@ def in_lines(data: bytes) -> bytes:
     return data.replace(b',"', b',\ndata: "')
 
 
+def ended_by_returns(data: bytes) -> bytes:
+    """The same events, their lines ended by carriage returns alone."""
+    return data.replace(b"\r\n", b"\n").replace(b"\n", b"\r")
+
+
+def numbered(data: bytes) -> bytes:
+    """The same events, each with an id and a comment of its own before its data."""
+    return data.replace(b"data: {", b": here\nid: 7\nretry: 5\ndata: {")
+
+
+@pytest.mark.parametrize("change", [ended_by_returns, numbered])
+@pytest.mark.parametrize("kind", kinds())
+def test_strange_frames(theatre: Theatre, kind: str, change: Callable[[bytes], bytes]) -> None:
+    """T-CORE-022 (OC): frames that are no single line of data are told again as such, nothing of them is lost."""
+    editing(theatre.client, Say(text="Hello there.", prompt=21, completion=7), change)
+    cell = theatre.play("OC", kind, stream=True)
+    assert (cell.shown.text, cell.shown.finish) == ("Hello there.", "stop")
+    assert (cell.shown.usage["prompt"], cell.shown.usage["completion"]) == (21, 7)
+
+
 @pytest.mark.parametrize("change", [untidy, in_lines])
 @BOTH
 @across("OC", "OR", "AM", "GG")
 def test_stream_syntax(theatre: Theatre, letter: str, family: str, change: Callable[[bytes], bytes]) -> None:
     """T-CORE-022: what the standard allows is read; comments never become data."""
-    editing(theatre.client, Say(text="Hello there."), change)
+    editing(theatre.client, Say(text="Hello there.", prompt=21, completion=7), change)
     cell = theatre.play(letter, kind_of(letter, family), stream=True)
     assert cell.shown.text == "Hello there."
+    assert cell.shown.finish == matrix_grammar.FINISHES["stop"][letter]
+    assert (cell.shown.usage["prompt"], cell.shown.usage["completion"]) == (21, 7)
     data = [line for line in cell.data.splitlines() if line.startswith(b"data:")]
     assert not any(b"keep-alive" in line for line in data)
 

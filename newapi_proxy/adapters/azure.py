@@ -10,6 +10,7 @@ import msgspec
 
 from newapi_proxy.adapters import _failures
 from newapi_proxy.adapters._inherited import Inherited, Meant
+from newapi_proxy.adapters._openai_completions import CHAT_ONLY, Completions
 from newapi_proxy.adapters._openai_draft import Draft
 from newapi_proxy.adapters._openai_endpoints import Place, edited, embeddings
 from newapi_proxy.adapters._openai_models import named
@@ -94,6 +95,10 @@ _RESPONSES: Final = OpenAIResponses(
     failed=_failed,
 )
 
+_PROMPTS: Final = Completions(
+    url=_at("completions"), auth=_auth, stream_usage=False, chat_only=CHAT_ONLY, failed=_failed
+)
+
 
 def _named(ask: Ask, to: Target) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The client's own body; on the v1 route the deployment's name stands in it."""
@@ -107,7 +112,7 @@ ADAPTER: Final = Adapter(
     name="azure",
     numbers=(3,),
     options=AzureOptions,
-    chat=(_CHAT, _RESPONSES),
+    chat=(_CHAT, _RESPONSES, _PROMPTS),
     embeddings=embeddings(Place(url=_at("embeddings"), auth=_auth, failed=_failed), _named),
     by_bytes=file_urls,
     suffixes=named,

@@ -82,8 +82,7 @@ class Passer:
         if self._plain(node):
             if self._rename and node.get("model") != self._face.model:
                 return sse.encode(tree.encode({**node, "model": self._face.model}))
-            if _clean(frame.raw):
-                return frame.raw
+            return frame.raw if _clean(frame.raw) else sse.encode(tree.encode(node))
         return self._edited(frame, node, events)
 
     def _plain(self, node: Node) -> bool:
