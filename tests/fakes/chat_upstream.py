@@ -48,6 +48,7 @@ class Call:
     headers: Mapping[str, str]
     body: dict[str, Any]
     sent: int = 0
+    pieces: int = 0  # how many of the answer's have gone out
     end: End = "open"
     ended: float = 0.0  # the loop's time
 
@@ -113,7 +114,7 @@ class ChatUpstream:
             await reply.until.wait()
         shape = _whole_anthropic if call.dialect == "anthropic" else _whole_openai
         body = orjson.dumps(shape(call, reply))
-        call.sent, call.end = len(body), "done"
+        call.sent, call.pieces, call.end = len(body), len(reply.pieces), "done"
         return web.Response(body=body, headers=_json(reply))
 
     async def _stream(self, request: web.Request, call: Call, reply: Reply) -> web.StreamResponse:
@@ -133,6 +134,7 @@ class ChatUpstream:
                 await reply.until.wait()
             await response.write(piece)
             call.sent += len(piece)
+            call.pieces += 1
         await response.write(tail)
         call.end = "done"
         return response

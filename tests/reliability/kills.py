@@ -26,11 +26,25 @@ async def run(folder: Path, seed: int, kills: int, rate: float) -> tuple[list[st
             for _ in range(kills):
                 await asyncio.sleep(dice.uniform(0.2, 1.2))
                 await asyncio.to_thread(one.daemon.kill)
-                one.settled = settled(folder)
+                _remember(one, settled(folder))
+                left = held(folder)
                 await one.start()
+                one.stale += sorted(left & held(folder))
             await asyncio.sleep(0.5)
             over.set()
     return one.faults(), storm.tally(one)
+
+
+def _remember(one: storm.World, now: list[dict[str, Any]]) -> None:
+    """Keeps each row as it was first seen resolved."""
+    known = {row["request_id"] for row in one.settled}
+    one.settled += [row for row in now if row["request_id"] not in known]
+
+
+def held(folder: Path) -> set[str]:
+    """What is held at this moment."""
+    with closing(sqlite3.connect(folder / "newapi.db")) as conn:
+        return {id for (id,) in conn.execute("SELECT request_id FROM ledger WHERE state = 'held'")}
 
 
 def settled(folder: Path) -> list[dict[str, Any]]:

@@ -6,11 +6,13 @@ The folder holds `run.json` (start balances, prices, secrets), `newapi.db`, the 
 and `clients.jsonl` (load), `settled.jsonl` (what was settled at the last kill) and the daemon's `log.jsonl`.
 The rules:
 
-O1  balances and ledger entries add up, for every token, to the unit
-O2  what a client saw complete is settled once, at exactly the price of upstream's usage; nothing else is charged more
-    than what was asked of upstream can cost; what failed or was refused costs nothing
-O3  nothing stays held, no balance is below zero, nothing changes after it was settled
-O4  the usage a client saw is upstream's and the ledger's
+O1  balances, counters of keys and channels, logs and ledger entries add up, for every token, to the unit
+O2  what a client saw complete is settled once, at exactly the price of upstream's usage; what ended before costs what
+    upstream stated, or what was delivered and no more than upstream sent; nothing where nothing was sent, or where it
+    failed or was refused; every settled row has one row of the log, no other has any
+O3  nothing stays held, no balance is below zero, nothing changes after it was settled, and a start gives back what
+    the killed process held
+O4  the usage a client saw is upstream's, the log's and the ledger's
 O5  no request makes more attempts than allowed, none with one channel and key twice
 O6  no secret stands in the log, the database or an answer
 """
@@ -28,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 Row = dict[str, Any]
+RECOVERED = "the process that held it ended"  # the reason of a row that a start gave back
 
 
 @dataclass
@@ -41,6 +44,7 @@ class Run:
     upstream: dict[str, list[Row]]
     clients: dict[str, Row]
     settled: list[Row]
+    channels: dict[int, Row] = field(default_factory=dict)
     texts: dict[str, bytes] = field(default_factory=dict)
 
 
@@ -50,6 +54,7 @@ def read(folder: Path) -> Run:
         conn.row_factory = sqlite3.Row
         ledger = {row["request_id"]: dict(row) for row in conn.execute("SELECT * FROM ledger")}
         tokens = {row["id"]: dict(row) for row in conn.execute("SELECT * FROM tokens")}
+        channels = {row["id"]: dict(row) for row in conn.execute("SELECT id, name, used_quota FROM channels")}
         logs = _grouped((dict(row) for row in conn.execute("SELECT * FROM logs WHERE type = 2")), "request_id")
     files = [*folder.glob("newapi.db*"), *folder.glob("log*.jsonl"), *folder.glob("stderr*")]
     return Run(
@@ -60,13 +65,14 @@ def read(folder: Path) -> Run:
         upstream=_grouped(_lines(folder / "upstream.jsonl"), "id"),
         clients={row["id"]: row for row in _lines(folder / "clients.jsonl")},
         settled=list(_lines(folder / "settled.jsonl")),
+        channels=channels,
         texts={path.name: path.read_bytes() for path in files},
     )
 
 
 def check(run: Run) -> list[str]:
     """Every violation of a rule, in words; empty when all hold."""
-    rules = (_sums, _complete, _charges, _resolved, _usages, _attempts, _secrets)
+    rules = (_sums, _channels, _complete, _charges, _aborted, _logged, _resolved, _usages, _attempts, _secrets)
     return [fault for rule in rules for fault in rule(run)]
 
 
@@ -95,6 +101,15 @@ def _sums(run: Run) -> Iterator[str]:
             yield f"O1 {token['name']}: logs say {logged[id]}, the ledger {charged[id]}"
 
 
+def _channels(run: Run) -> Iterator[str]:
+    charged = Counter[int]()
+    for row in run.ledger.values():
+        charged[row["channel_id"]] += row["charged"]
+    for id, channel in run.channels.items():
+        if channel["used_quota"] != charged[id]:
+            yield f"O1 channel {channel['name']}: used {channel['used_quota']} is not charged {charged[id]}"
+
+
 def _complete(run: Run) -> Iterator[str]:
     for id, client in run.clients.items():
         if not client["complete"]:
@@ -119,8 +134,35 @@ def _charges(run: Run) -> Iterator[str]:
             yield f"O2 {id} is charged and no client sent it"
         elif client["status"] not in (0, 200):
             yield f"O2 {id} is charged {row['charged']} and the client got {client['status']}"
-        elif not client["complete"] and not 0 <= row["charged"] <= _most(run, client["plan"]):
-            yield f"O2 {id} was not complete and is charged {row['charged']}"
+
+
+def _aborted(run: Run) -> Iterator[str]:
+    """What a client did not see to its end."""
+    for id, client in run.clients.items():
+        row, calls = run.ledger.get(id), run.upstream.get(id, ())
+        if client["complete"]:
+            continue
+        if row is None or row["state"] != "settled":
+            if client["pieces"] and (row is None or row["reason"] != RECOVERED):
+                yield f"O2 {id}: {client['pieces']} pieces were delivered and not charged: {row and row['reason']}"
+            continue
+        units = row["charged"] + row["shortfall"]
+        if any(call["end"] == "done" for call in calls) and units == _price(run, client["plan"]):
+            continue
+        sent = max((call["pieces"] for call in calls), default=0)
+        least, most = _bounds(run, client["plan"], client["pieces"], sent)
+        if not sent or not least <= units <= most:
+            yield f"O2 {id}: {sent} pieces sent, {client['pieces']} seen, charged {units}, not {least} to {most}"
+
+
+def _logged(run: Run) -> Iterator[str]:
+    for id, row in run.ledger.items():
+        told = [line["quota"] for line in run.logs.get(id, ())]
+        due = [row["charged"]] if row["state"] == "settled" else []
+        if told != due:
+            yield f"O2 {id} is {row['state']} with {row['charged']}, its log rows say {told}"
+    for id in run.logs.keys() - run.ledger.keys():
+        yield f"O2 {id} is logged and not in the ledger"
 
 
 def _price(run: Run, plan: Row) -> int:
@@ -128,11 +170,12 @@ def _price(run: Run, plan: Row) -> int:
     return int(per_call or plan["prompt"] * per_input + plan["completion"] * per_output)
 
 
-def _most(run: Run, plan: Row) -> int:
-    """What upstream said it was, or more where it is counted here: a byte of prompt or answer is at most a token."""
+def _bounds(run: Run, plan: Row, seen: int, sent: int) -> tuple[int, int]:
+    """What was counted can cost: a piece is one to four tokens, a byte of the prompt at most one."""
     per_input, per_output, per_call = run.meta["units"]
-    counted = (plan["bytes"] + 16) * per_input + (plan["pieces"] * 16 + 16) * per_output
-    return max(_price(run, plan), per_call or counted)
+    if per_call:
+        return per_call, per_call
+    return per_input + seen * per_output, (plan["bytes"] + 16) * per_input + (4 * sent + 4) * per_output
 
 
 def _resolved(run: Run) -> Iterator[str]:
@@ -142,6 +185,8 @@ def _resolved(run: Run) -> Iterator[str]:
     for token in run.tokens.values():
         if token["remain_quota"] < 0 and token["name"] in run.meta["tokens"]:
             yield f"O3 {token['name']} has {token['remain_quota']}"
+    for id in run.meta.get("stale", ()):
+        yield f"O3 {id} was held by a killed process and still is after the start"
     for old in run.settled:
         new = run.ledger.get(old["request_id"])
         if new is None or (new["state"], new["charged"]) != (old["state"], old["charged"]):
@@ -157,6 +202,9 @@ def _usages(run: Run) -> Iterator[str]:
         seen = (client["usage"].get("prompt_tokens"), client["usage"].get("completion_tokens"))
         if seen != (plan["prompt"], plan["completion"]):
             yield f"O4 {id}: the client saw {seen}, upstream said {plan['prompt']}, {plan['completion']}"
+        told = json.loads(run.ledger[id]["detail"] or "{}").get("usage", {}) if id in run.ledger else {}
+        if (told.get("input"), told.get("output"), told.get("source")) != (*seen, "upstream"):
+            yield f"O4 {id}: the ledger's detail has {told}"
         if [(row["prompt_tokens"], row["completion_tokens"]) for row in rows] != [seen]:
             yield f"O4 {id}: the log table has {rows}"
 

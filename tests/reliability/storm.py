@@ -143,6 +143,7 @@ class World:
     daemon: Daemon
     answers: dict[str, tuple[Plan, clients.Answer]] = field(default_factory=dict)
     settled: list[dict[str, Any]] = field(default_factory=list)
+    stale: list[str] = field(default_factory=list)
 
     def reconfigure(self, text: str) -> None:
         """Replaces the configuration file at once."""
@@ -171,6 +172,7 @@ class World:
         """Writes the journals and asks the oracle. The daemon must have ended."""
         secrets = [*CLIENT_KEYS.values(), *UPSTREAM_KEYS]
         meta = {"tokens": tokens or START, "units": units, "max_attempts": MAX_ATTEMPTS, "secrets": secrets}
+        meta["stale"] = self.stale
         (self.folder / "run.json").write_bytes(orjson.dumps(meta))
         (self.folder / "stderr.txt").write_text(self.daemon.errors)
         _write(self.folder / "settled.jsonl", self.settled)
@@ -187,6 +189,7 @@ def _call(call: Call) -> dict[str, Any]:
         "key": call.key,
         "end": call.end,
         "sent": call.sent,
+        "pieces": call.pieces,
         "leak": any(key in text for key in CLIENT_KEYS.values()),
     }
 
@@ -198,9 +201,18 @@ def _answer(one: Plan, answer: clients.Answer) -> dict[str, Any]:
         "plan": one.journal(),
         "status": answer.status,
         "complete": answer.complete,
+        "left": answer.left,
+        "pieces": _pieces(answer),
         "usage": answer.usage if answer.complete else None,
         "leak": any(key.encode() in text for key in (*CLIENT_KEYS.values(), *UPSTREAM_KEYS)),
     }
+
+
+def _pieces(answer: clients.Answer) -> int:
+    """How many pieces of the answer's text the client saw: of a whole answer all or none."""
+    if answer.status != 200 or not (answer.streamed or answer.complete):
+        return 0
+    return answer.text.count("word")
 
 
 def _write(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -10,27 +10,41 @@ from tests.reliability import oracle
 
 
 def run() -> oracle.Run:
-    """A small run in which everything holds: one complete request, one that was refused."""
+    """A small run in which everything holds: a complete request, one refused, one that was left, one killed."""
     plan = {"prompt": 10, "completion": 5, "pieces": 2, "bytes": 100}
-    client = {"plan": plan, "usage": {"prompt_tokens": 10, "completion_tokens": 5}, "leak": False}
-    row = {"token_id": 1, "shortfall": 0, "held": 60}
+    client = {"plan": plan, "usage": {"prompt_tokens": 10, "completion_tokens": 5}, "leak": False, "left": False}
+    other = {**client, "complete": False, "usage": None}
+    row = {"token_id": 1, "channel_id": 7, "shortfall": 0, "held": 60, "reason": "", "detail": ""}
+    void = {**row, "channel_id": 0, "state": "voided", "charged": 0}
+    call = {"channel": "a", "key": "k", "leak": False, "end": "done", "pieces": 2}
+    usage = '{"usage": {"input": 10, "output": 5, "source": "upstream"}}'
     return oracle.Run(
         meta={"tokens": {"rich": 1000}, "units": [1, 2, 0], "max_attempts": 3, "secrets": ["sk-canary"]},
         ledger={
-            "one": {**row, "request_id": "one", "state": "settled", "charged": 20},
-            "two": {**row, "request_id": "two", "state": "voided", "charged": 0},
+            "one": {**row, "request_id": "one", "state": "settled", "charged": 20, "detail": usage},
+            "two": {**void, "request_id": "two", "reason": "not charged"},
+            "gone": {**row, "request_id": "gone", "state": "settled", "charged": 30},
+            "dead": {**void, "request_id": "dead", "reason": oracle.RECOVERED},
         },
-        tokens={1: {"name": "rich", "remain_quota": 980, "used_quota": 20}},
-        logs={"one": [{"token_id": 1, "quota": 20, "prompt_tokens": 10, "completion_tokens": 5}]},
+        tokens={1: {"name": "rich", "remain_quota": 950, "used_quota": 50}},
+        logs={
+            "one": [{"token_id": 1, "quota": 20, "prompt_tokens": 10, "completion_tokens": 5}],
+            "gone": [{"token_id": 1, "quota": 30, "prompt_tokens": 24, "completion_tokens": 3}],
+        },
         upstream={
-            "one": [{"channel": "a", "key": "k", "leak": False}],
-            "two": [{"channel": "a", "key": "k", "leak": False}, {"channel": "b", "key": "k", "leak": False}],
+            "one": [{**call}],
+            "two": [{**call, "end": "refused", "pieces": 0}, {**call, "channel": "b", "end": "refused", "pieces": 0}],
+            "gone": [{**call, "end": "gone"}],
+            "dead": [{**call, "end": "gone"}],
         },
         clients={
-            "one": {**client, "id": "one", "status": 200, "complete": True},
-            "two": {**client, "id": "two", "status": 503, "complete": False, "usage": None},
+            "one": {**client, "id": "one", "status": 200, "complete": True, "pieces": 2},
+            "two": {**other, "id": "two", "status": 503, "pieces": 0},
+            "gone": {**other, "id": "gone", "status": 200, "left": True, "pieces": 1},
+            "dead": {**other, "id": "dead", "status": 200, "pieces": 2},
         },
         settled=[{"request_id": "one", "state": "settled", "charged": 20}],
+        channels={7: {"name": "a", "used_quota": 50}},
         texts={"log.jsonl": b"{}"},
     )
 
@@ -53,16 +67,26 @@ def test_wrong_balance() -> None:
         ("O2", "ledger", "one", {"state": "voided", "charged": 0}),
         ("O2", "ledger", "one", {"charged": 19}),
         ("O2", "ledger", "two", {"state": "settled", "charged": 7}),
+        ("O1", "channels", 7, {"used_quota": 49}),
+        ("O2", "ledger", "gone", {"state": "voided", "charged": 0, "reason": "not charged"}),
+        ("O2", "ledger", "gone", {"charged": 2}),
+        ("O2", "ledger", "gone", {"charged": 5000}),
+        ("O2", "ledger", "dead", {"reason": "not charged"}),
+        ("O2", "logs", "gone", None),
+        ("O4", "ledger", "one", {"detail": "{}"}),
         ("O3", "ledger", "two", {"state": "held"}),
         ("O3", "ledger", "one", {"charged": 21}),
         ("O4", "clients", "one", {"usage": {"prompt_tokens": 11, "completion_tokens": 5}}),
         ("O6", "clients", "two", {"leak": True}),
     ],
 )
-def test_tampered_rows(rule: str, table: str, id: str, change: dict[str, Any]) -> None:
-    """A row that was changed breaks its rule."""
+def test_tampered_rows(rule: str, table: str, id: Any, change: dict[str, Any] | None) -> None:
+    """A row that was changed, or is not there, breaks its rule."""
     tampered = run()
-    getattr(tampered, table)[id].update(change)
+    if change is None:
+        del getattr(tampered, table)[id]
+    else:
+        getattr(tampered, table)[id].update(change)
     assert rule in {fault[:2] for fault in oracle.check(tampered)}
 
 
@@ -71,6 +95,24 @@ def test_attempts() -> None:
     tampered = run()
     tampered.upstream["two"] *= 2
     assert [fault[:2] for fault in oracle.check(tampered)] == ["O5", "O5"]
+
+
+def test_charged_without_a_piece() -> None:
+    """Who was sent nothing pays nothing (O2), unless upstream stated its usage."""
+    tampered = run()
+    tampered.upstream["gone"][0].update(pieces=0)
+    tampered.clients["gone"].update(pieces=0)
+    assert [fault[:2] for fault in oracle.check(tampered)] == ["O2"]
+    tampered.upstream["gone"][0].update(end="done")
+    tampered.ledger["gone"]["charged"] = tampered.logs["gone"][0]["quota"] = 20
+    assert {fault[:2] for fault in oracle.check(tampered)} == {"O1"}  # only the sums are off now
+
+
+def test_held_after_a_start() -> None:
+    """What a killed process held and a start did not give back is found (O3)."""
+    tampered = run()
+    tampered.meta["stale"] = ["dead"]
+    assert [fault[:2] for fault in oracle.check(tampered)] == ["O3"]
 
 
 def test_secret_in_a_file() -> None:

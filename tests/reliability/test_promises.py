@@ -54,3 +54,10 @@ async def test_reloads_at_length(tmp_path: Path) -> None:
     """RF5 in full: ten thousand reloads."""
     faults, summary = await reloads.run(tmp_path, SEED, reloads=10_000, rate=500, growth=1.0, warm=reloads.FILLED)
     assert not faults, summary
+
+
+@pytest.mark.soak
+async def test_departures_at_length(tmp_path: Path) -> None:
+    """RF17 in full: ten thousand streams that their clients leave."""
+    faults, summary = await departures.run(tmp_path, SEED, clients=10_000, within=1.0)
+    assert not faults, summary
