@@ -18,15 +18,15 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from newapi_proxy.adapters import ADAPTERS
-from newapi_proxy.adapters.base import UNOWNED, Adapter
+from newapi_proxy.adapters.base import UNOWNED, Adapter, speaks
 from newapi_proxy.billing.ledger import Account
-from newapi_proxy.billing.prices import PriceBook, book
+from newapi_proxy.billing.prices import Price, PriceBook, book
 from newapi_proxy.config.grouping import Aliases, Grouping
 from newapi_proxy.config.model import Channel as ChannelConfig
 from newapi_proxy.config.model import Config, Group, Limits, Override
 from newapi_proxy.config.model import Token as TokenConfig
 from newapi_proxy.config.saved import Saved
-from newapi_proxy.ir.ask import Thinking
+from newapi_proxy.ir.ask import Kind, Thinking
 from newapi_proxy.secret import Secret
 from newapi_proxy.store.tokens import TokenRow, YamlToken
 from newapi_proxy.store.windows import Ceiling, Rate
@@ -77,6 +77,9 @@ class Channel(msgspec.Struct, frozen=True, kw_only=True):
         return any(matches(pattern, model) for pattern in self.models)
 
 
+Tiers = tuple[tuple[Channel, ...], ...]
+
+
 class Token(msgspec.Struct, frozen=True, kw_only=True):
     """One client key. `models` empty: all that its group reaches. `expires` unix seconds, None never.
 
@@ -120,7 +123,9 @@ class Snapshot:
         self.prices = prices
         self._aliases = aliases or {}
         self._ratios = {name: Decimal(str(ratio)) for name, ratio in config.ratios_by_group().items()}
-        self._known: dict[tuple[str, str], tuple[tuple[Channel, ...], ...]] = {}
+        self._known: dict[tuple[str, str], Tiers] = {}
+        self._serving: dict[tuple[str, str, str, Kind, bool], Tiers] = {}
+        self._priced: dict[tuple[str, str], tuple[Price, ...]] = {}
 
     def group_ratio(self, group: str, model: str = "") -> Decimal:
         """The group's factor on every price; where it stands for several, that of the one that serves the model."""
@@ -132,7 +137,38 @@ class Snapshot:
             return DEFAULT_RATIO
         return next((ratio for name, ratio in alias if self.tiers(name, model)), max(ratio for _, ratio in alias))
 
-    def tiers(self, group: str, model: str) -> tuple[tuple[Channel, ...], ...]:
+    def serving(self, group: str, model: str, dialect: str, kind: Kind, *, free: bool = False) -> Tiers:
+        """The tiers with the channels alone that speak for this kind of ask; `free`: where no price is needed too."""
+        key = (group, model, dialect, kind, free)
+        known = self._serving.get(key)
+        if known is None:
+            if len(self._serving) >= MOST_KNOWN:
+                self._serving.clear()
+            known = self._serving[key] = tuple(
+                tuple(one for one in tier if self._speaks(one, model, dialect, kind, free=free))
+                for tier in self.tiers(group, model)
+            )
+        return known
+
+    def _speaks(self, channel: Channel, model: str, dialect: str, kind: Kind, *, free: bool) -> bool:
+        upstream = channel.upstream_model(model)
+        if speaks(channel.adapter, dialect, upstream, kind) is None:
+            return False
+        return free or self.prices.find(model, upstream) is not None
+
+    def priced(self, group: str, model: str) -> tuple[Price, ...]:
+        """What the model may cost the group, by the channel that serves it: the requested name's price, else the
+        mapped one's (decision 16)."""
+        known = self._priced.get((group, model))
+        if known is None:
+            if len(self._priced) >= MOST_KNOWN:
+                self._priced.clear()
+            channels = (channel for tier in self.tiers(group, model) for channel in tier)
+            found = (self.prices.find(model, channel.upstream_model(model)) for channel in channels)
+            known = self._priced[group, model] = tuple({one.name: one for one in found if one is not None}.values())
+        return known
+
+    def tiers(self, group: str, model: str) -> Tiers:
         """The channels that serve the model to the group, by priority, highest first."""
         known = self._known.get((group, model))
         if known is None:
@@ -141,7 +177,7 @@ class Snapshot:
             known = self._known[group, model] = self._tiers(group, model)
         return known
 
-    def _tiers(self, group: str, model: str) -> tuple[tuple[Channel, ...], ...]:
+    def _tiers(self, group: str, model: str) -> Tiers:
         if group in self._aliases:  # the first of its groups that serves the model
             return next((tiers for name, _ in self._aliases[group] if (tiers := self.tiers(name, model))), ())
         found: dict[int, list[Channel]] = {}

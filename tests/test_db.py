@@ -21,7 +21,7 @@ from sqlalchemy import Connection, select, text
 from newapi_proxy.billing import audit, ledger
 from newapi_proxy.errors import OurError
 from newapi_proxy.store import db as store
-from newapi_proxy.store import embedded, groups, sqlite
+from newapi_proxy.store import groups, sqlite
 from newapi_proxy.store.db import Database
 from newapi_proxy.store.schema import options, tokens
 from tests import laws
@@ -213,11 +213,11 @@ async def test_somebody_else_writes(database: Path) -> None:
 async def test_the_log_beside_the_file_stays_small(database: Path) -> None:
     """What is committed on the loop is folded back into the file while the daemon runs."""
     db = await Database.open(f"sqlite:///{database}", database.parent)
-    for number in range(40 * embedded.FOLD):
+    for number in range(10_000):
         await db.write(_insert, f"{number:06d}" * 50)
     size = database.with_name(database.name + "-wal").stat().st_size
     assert size < 24 << 20
-    assert await asyncio.to_thread(_count, database) == 40 * embedded.FOLD
+    assert await asyncio.to_thread(_count, database) == 10_000
     await db.close()
 
 

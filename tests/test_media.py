@@ -92,7 +92,7 @@ def media(asked: Ask) -> list[Media]:
 
 def parcels(asked: Ask, library: Library | None, **config: Any) -> Parcels:
     """The parcels of a request."""
-    return Parcels(asked, library, Config(**config))
+    return Parcels(asked, by_url(asked), library, Config(**config))
 
 
 @pytest.mark.parametrize("client", [OC, AM])

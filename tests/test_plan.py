@@ -33,7 +33,7 @@ def channel(name: str, *, keys: int = 1, weight: int = 1, priority: int = 0, ada
 
 
 def plan(*tiers: list[Channel], usable=lambda channel, key: True) -> Plan:
-    return Plan(tiers, Turns(), usable, lambda channel: True)
+    return Plan(tiers, Turns(), usable)
 
 
 def names(plan: Plan, count: int) -> list[str]:
@@ -83,7 +83,7 @@ def test_keys_take_turns_over_requests() -> None:
     turns = Turns()
     lone = channel("a", keys=3)
     picks = Counter(
-        Plan([[lone]], turns, lambda channel, key: True, lambda channel: True).next().key for _ in range(30)
+        Plan([[lone]], turns, lambda channel, key: True).next().key for _ in range(30)
     )
     assert picks == {0: 10, 1: 10, 2: 10}
 

@@ -16,6 +16,7 @@ _COMPLETION: Final = ("completion_tokens", "output_tokens")
 _PROMPT_DETAILS: Final = ("prompt_tokens_details", "input_tokens_details")
 _COMPLETION_DETAILS: Final = ("completion_tokens_details", "output_tokens_details")
 _PLAIN: Final = frozenset({"prompt_tokens", "completion_tokens", "total_tokens"})
+_SHALLOW: Final = _PLAIN | {"prompt_tokens_details", "completion_tokens_details"}
 _ZERO: Final[Node] = {}
 
 
@@ -42,7 +43,7 @@ def read_usage(value: Any) -> Usage | None:
         completion = total - prompt
     if not prompt and not completion:
         return None
-    if not reasoning and value.keys() <= _PLAIN:
+    if not reasoning and value.keys() <= _SHALLOW and not any(ins.values()) and not any(outs.values()):
         return Usage(prompt=prompt, completion=completion)
     cached = _cached(value, ins)
     usage = Usage(

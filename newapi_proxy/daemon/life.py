@@ -84,6 +84,7 @@ class Daemon:
         """Starts, serves, drains. Raises CannotStart."""
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(_stray)
+        log.gather(loop.call_soon)
         try:
             relay, private = self._sockets()
             database = await self._database()
@@ -102,6 +103,7 @@ class Daemon:
             await client.close()
             await database.close()
             log.logger().info("stopped", uptime=round(self._clock.monotonic() - self._began, 1))
+            log.gather(None)
             self._notifier.close()
 
     def _sockets(self) -> tuple[list[socket.socket], list[socket.socket]]:

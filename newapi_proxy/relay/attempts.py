@@ -17,7 +17,7 @@ from newapi_proxy.relay.attempt import Prepared, Served, hear, open_answer, prep
 from newapi_proxy.relay.batches import instead
 from newapi_proxy.relay.house import Given, House
 from newapi_proxy.relay.limits import Stay, refused
-from newapi_proxy.relay.media import Parcels
+from newapi_proxy.relay.media import Parcels, by_url
 from newapi_proxy.relay.pipe import WHOLE, Pipe, Retold, looks_whole, pipe
 from newapi_proxy.relay.plan import Candidate, Plan, mapped, retries
 from newapi_proxy.relay.pump import Departed, Watch, pump
@@ -138,7 +138,10 @@ class Attempts:
         if channel.adapter.by_bytes is None:
             return ask
         if self._parcels is None:
-            self._parcels = Parcels(ask, self._house.fetcher, self._given.snapshot.config)
+            media = by_url(ask)
+            if not media:
+                return ask
+            self._parcels = Parcels(ask, media, self._house.fetcher, self._given.snapshot.config)
         model = channel.upstream_model(ask.model)
         return await self._parcels.carried(channel.adapter.by_bytes, model, lambda: self._watch.attempt(None))
 

@@ -6,13 +6,12 @@ Money is held before the first upstream byte and settled before the client's las
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Final, assert_never
 
 import msgspec
 
 from newapi_proxy import log, metrics
-from newapi_proxy.adapters.base import speaks
 from newapi_proxy.billing import count, ledger, policy
 from newapi_proxy.billing.charge import hold_amount
 from newapi_proxy.billing.pieces import priced
@@ -28,7 +27,7 @@ from newapi_proxy.relay.plan import Plan
 from newapi_proxy.relay.pump import Departed
 from newapi_proxy.relay.record import Record, Visit
 from newapi_proxy.relay.settle import Bill, Held, bill, off_loop
-from newapi_proxy.snapshot import Channel
+from newapi_proxy.snapshot import Tiers
 from newapi_proxy.surfaces.base import Surface
 
 GONE: Final = 499  # the log's status for a client that left before any answer
@@ -85,7 +84,7 @@ def reject(house: House, visit: Visit, surface: Surface, sink: Sink, error: Prox
 
 async def _answer(house: House, given: Given, sink: Sink, record: Record, attempts: Attempts) -> None:
     plan = _plan(house, given)
-    amount = max(hold_amount(given.ask, price, given.ratio, calls=given.ask.calls) for price in _prices(given))
+    amount = max([hold_amount(given.ask, price, given.ratio, calls=given.ask.calls) for price in _prices(given)])
     hold = _hold(house, given, amount)
     if given.token.ceilings:
         await attempts.stay.enter()
@@ -140,21 +139,12 @@ def _plan(house: House, given: Given) -> Plan:
         raise ClientError(
             f"This key may not use the model {ask.model}.", status=403, kind="permission", code="access_denied"
         )
-    tiers = given.snapshot.tiers(token.group, ask.model)
-    if not tiers:
+    if not given.snapshot.tiers(token.group, ask.model):
         raise OurError(
             f"No channel serves the model {ask.model} for group {token.group}.", status=503, code="model_not_found"
         )
 
-    find = _finder(given)
-
-    def serves(channel: Channel) -> bool:
-        model = channel.upstream_model(ask.model)
-        if speaks(channel.adapter, ask.dialect, model, ask.kind) is None:
-            return False
-        return ask.count_only or find(model) is not None
-
-    plan = Plan(tiers, house.turns, house.health.usable, serves)
+    plan = Plan(_serving(given), house.turns, house.health.usable)
     if plan.empty:
         _prices(given)  # a price that is missing is the plainer word
         raise ClientError(
@@ -165,21 +155,33 @@ def _plan(house: House, given: Given) -> Plan:
     return plan
 
 
-def _prices(given: Given) -> list[Price]:
+def _serving(given: Given) -> Tiers:
+    """The tiers with the channels that can be asked and have a price."""
+    ask, snapshot = given.ask, given.snapshot
+    free = ask.count_only or ask.pieces is not None
+    serving = snapshot.serving(given.token.group, ask.model, ask.dialect, ask.kind, free=free)
+    if ask.pieces is None:
+        return serving
+    find, model = _finder(given), ask.model
+    return tuple(tuple(one for one in tier if find(one.upstream_model(model)) is not None) for tier in serving)
+
+
+def _prices(given: Given) -> Collection[Price]:
     """What the request may cost, by the channel that serves it: the requested name's price, else the mapped one's.
 
     Raises ClientError where no channel's name has one (decision 16).
     """
-    model, find = given.ask.model, _finder(given)
-    prices: dict[str, Price] = {}
-    for tier in given.snapshot.tiers(given.token.group, model):
-        for channel in tier:
-            price = find(channel.upstream_model(model))
-            if price is not None:
-                prices[price.name] = price
+    ask, group = given.ask, given.token.group
+    if ask.pieces is None:
+        prices: Collection[Price] = given.snapshot.priced(group, ask.model)
+    else:
+        find = _finder(given)
+        channels = (channel for tier in given.snapshot.tiers(group, ask.model) for channel in tier)
+        found = (find(channel.upstream_model(ask.model)) for channel in channels)
+        prices = {one.name: one for one in found if one is not None}.values()
     if not prices:
-        raise _unpriced(model)
-    return list(prices.values())
+        raise _unpriced(ask.model)
+    return prices
 
 
 def _finder(given: Given) -> Callable[[str], Price | None]:

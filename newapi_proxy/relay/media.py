@@ -54,12 +54,13 @@ class Parcels:
 
     __slots__ = ("_ask", "_fetcher", "_got", "_limits", "_media", "_room")
 
-    def __init__(self, ask: Ask, fetcher: Fetcher | None, config: Config) -> None:
+    def __init__(self, ask: Ask, media: tuple[Media, ...], fetcher: Fetcher | None, config: Config) -> None:
+        """`media`: the ask's, `by_url`."""
         self._ask = ask
         self._fetcher = fetcher
         self._limits: Fetch = config.media.fetch
         self._room = max(config.relay.max_body, config.media.fetch.max_size)  # what a body might hold as well
-        self._media = by_url(ask)
+        self._media = media
         self._got: dict[str, Fetched | ClientError] = {}
 
     async def carried(self, wanted: Wanted, model: str, interrupt: Callable[[], Interrupt]) -> Ask:

@@ -291,7 +291,11 @@ class Template:
         if last < self._from or not data.startswith(self._before):
             return 0, b""
         said = data[self._from : last]
-        said = said.replace(self._between, b"")
+        if said.find(b"\n") >= 0:  # several frames: put together again from their texts they are the same bytes
+            texts = [frame[self._from : self._to] for frame in data[: last + len(self._after)].split(b"\n\n")]
+            if self._between.join(texts) != said:
+                return 0, b""
+            said = b"".join(texts)
         return (0, b"") if _special(said) else (last + len(self._end), said)
 
     def leading(self, data: bytes) -> tuple[int, bytes]:

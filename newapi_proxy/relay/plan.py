@@ -73,9 +73,8 @@ class Plan:
         tiers: Sequence[Sequence[Channel]],
         turns: Turns,
         usable: Callable[[Channel, int], bool],
-        serves: Callable[[Channel], bool],
     ) -> None:
-        self._tiers = [[channel for channel in tier if serves(channel)] for tier in tiers]
+        self._tiers = tiers
         self._turns = turns
         self._usable = usable
         self._tried: set[tuple[str, int]] = set()

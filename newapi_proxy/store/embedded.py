@@ -23,7 +23,8 @@ from newapi_proxy.store.groups import GROUP, R, Source, begin, parts_of, perform
 AT_ONCE: Final = 64  # items in a transaction on the loop: bounds how long it holds the loop
 SLOW: Final = 0.05  # seconds; a group on the loop that took longer sends the next ones to the thread
 WARY: Final = 2.0  # seconds, for so long
-FOLD: Final = 250  # items on the loop, after which the thread folds the WAL back
+FOLD: Final = 1000  # pages of WAL written on the loop, by estimate, after which the thread folds it back
+PER_GROUP: Final = 9  # pages that a transaction writes whatever is in it: its tables' and indexes' last ones
 FAR: Final = 4096  # pages of WAL; above, one group is written by the thread, which folds before the next may write
 
 
@@ -96,7 +97,7 @@ class Embedded:
         perform(conn, parts, begun=True)
         if perf_counter() - since > SLOW:
             self._wary = self._loop.time() + WARY
-        self._unfolded += len(group)
+        self._unfolded += PER_GROUP + len(group) // 2
         if self._unfolded >= FOLD and not self._folding:
             self._folding, self._unfolded = True, 0
             self._writer.submit(lambda other: partial(self._folded, sqlite.fold(other)))
