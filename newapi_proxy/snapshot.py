@@ -19,11 +19,12 @@ import msgspec
 
 from newapi_proxy.adapters import ADAPTERS
 from newapi_proxy.adapters.base import UNOWNED, Adapter, speaks
+from newapi_proxy.billing.budgets import Window, window
 from newapi_proxy.billing.ledger import Account
 from newapi_proxy.billing.prices import Price, PriceBook, book
 from newapi_proxy.config.grouping import Aliases, Grouping
+from newapi_proxy.config.model import Budget, Config, Group, Limits, Override
 from newapi_proxy.config.model import Channel as ChannelConfig
-from newapi_proxy.config.model import Config, Group, Limits, Override
 from newapi_proxy.config.model import Token as TokenConfig
 from newapi_proxy.config.saved import Saved
 from newapi_proxy.ir.ask import Kind, Thinking
@@ -84,7 +85,7 @@ class Token(msgspec.Struct, frozen=True, kw_only=True):
     """One client key. `models` empty: all that its group reaches. `expires` unix seconds, None never.
 
     `username` is the account it belongs to. `expired`: the database says so, whatever `expires` says.
-    `ceilings`: its own limits and its group's.
+    `ceilings`: its own limits and its group's. `budgets`: allowances that come back.
     """
 
     name: str
@@ -100,6 +101,7 @@ class Token(msgspec.Struct, frozen=True, kw_only=True):
     expires: int | None = None
     ceilings: Ceilings = ()
     group_usable: bool = True  # where it is not, `user_enabled` is False too
+    budgets: tuple[Budget, ...] = ()
 
     def may_use(self, model: str) -> bool:
         """Whether the key's own list lets it ask for the model."""
@@ -126,6 +128,7 @@ class Snapshot:
         self._known: dict[tuple[str, str], Tiers] = {}
         self._serving: dict[tuple[str, str, str, Kind, bool], Tiers] = {}
         self._priced: dict[tuple[str, str], tuple[Price, ...]] = {}
+        self._windows: dict[str, tuple[Window, ...]] = {}
 
     def group_ratio(self, group: str, model: str = "") -> Decimal:
         """The group's factor on every price; where it stands for several, that of the one that serves the model."""
@@ -188,6 +191,15 @@ class Snapshot:
             if view is not None:
                 found.setdefault(channel.priority, []).append(view)
         return tuple(tuple(found[priority]) for priority in sorted(found, reverse=True))
+
+    def windows(self, token: Token, at: int) -> tuple[Window, ...]:
+        """The windows of the token's budgets that hold the moment (unix seconds)."""
+        known = self._windows.get(token.name, ())
+        if not known or not all(one.starts <= at < one.ends for one in known):
+            zone = ZoneInfo(self.config.timezone)
+            known = tuple(window(one.every, at, one.amount, zone) for one in token.budgets)
+            self._windows[token.name] = known
+        return known
 
     def models_for(self, token: Token) -> tuple[tuple[str, str], ...]:
         """What the key may ask for, with who owns it, in order of first appearance; patterns are left out."""
@@ -348,6 +360,7 @@ def _file_token(token: TokenConfig, row: TokenRow, timezone: str, groups: Mappin
         allow_ips=tuple(ip_network(address, strict=False) for address in token.allow_ips),
         expires=expires,
         ceilings=(*_ceiling(token.limits, "token", token.name), *groups.get(token.group, ())),
+        budgets=token.budgets(),
     )
 
 

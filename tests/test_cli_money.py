@@ -7,12 +7,14 @@ import io
 import json
 import sqlite3
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
-from newapi_proxy.billing import ledger
+from newapi_proxy.billing import budgets, ledger
 from newapi_proxy.cli import main
 from newapi_proxy.clock import SystemClock
 from newapi_proxy.store import channels, db, logs, tokens
@@ -171,6 +173,31 @@ def test_explain(run: Run, tmp_path: Path) -> None:
     found: Any = json.loads(run("explain", "r1", "--format", "json")[1])
     assert (found["charged"], found["detail"]["attempts"][0]["ms"]) == (750, 12)
     assert run("explain", "unknown")[0] == 1
+
+
+def test_a_budget_is_told(run: Run, tmp_path: Path) -> None:
+    """`token show` says what is left of each budget and until when, `explain` in which windows a request counts."""
+    with (tmp_path / "config.yaml").open("a") as config:
+        config.write(
+            "tokens: [{name: bob, key: sk-bob, budget: [{amount: 1000, every: day}, {amount: $1, every: week}]}]\n"
+        )
+    zone, at = ZoneInfo("Europe/Berlin"), int(SystemClock.wall())
+    windows = (budgets.window("day", at, 1000, zone), budgets.window("week", at, 500_000, zone))
+    with db.connect("sqlite:///newapi.db", tmp_path) as conn:
+        wanted = tokens.YamlToken(digest=tokens.digest("sk-bob"), name="bob", group="default")
+        (row,) = tokens.ensure(conn, [wanted], at).values()
+        account = ledger.Account(row.id, row.user_id, token_limited=False, user_limited=False)
+        assert ledger.hold(conn, [ledger.Hold("r1", account, 400, at, "b", "echo", windows)]) == [None]
+    (told,) = json.loads(run("token", "show", "bob", "--format", "json")[1])
+    assert told["budget"] == [
+        {"every": "day", "amount": 1000, "left": 600, "until": windows[0].ends},
+        {"every": "week", "amount": 500_000, "left": 499_600, "until": windows[1].ends},
+    ]
+    assert f"$0.001200 of $0.002000 left until {budgets.moment(windows[0].ends)}" in run("token", "list")[1]
+    begun = datetime.fromtimestamp(windows[1].starts, UTC).isoformat(timespec="seconds")
+    assert f"budget   of the week that begins {begun}" in run("explain", "r1")[1]
+    found = json.loads(run("explain", "r1", "--format", "json")[1])["windows"]
+    assert found == [{"every": one.every, "starts": one.starts} for one in windows]
 
 
 def test_explain_what_was_not_charged(run: Run, tmp_path: Path) -> None:

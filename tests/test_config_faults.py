@@ -133,6 +133,10 @@ CASES = {
     ),
     "no status": ("relay: {no_retry: [4000]}\n", "config.yaml:1:20: relay.no_retry[0]: 4000 is no HTTP status"),
     "negative group ratio": ("groups: {a: {ratio: -1}}\n", "config.yaml:1:21: groups.a.ratio: is negative"),
+    "two budgets for a day": (
+        "tokens: [{name: a, key: b, budget: [{amount: 1, every: day}, {amount: 2, every: day}]}]\n",
+        "config.yaml:1:81: tokens[0].budget[1].every: a budget for the day is given already",
+    ),
     "group limit": (
         "groups: {a: {limits: {rpd: 0}}}\n",
         "config.yaml:1:28: groups.a.limits.rpd: must be above 0; leave it out for no limit",

@@ -399,10 +399,10 @@ def test_what_is_not_enforced_is_said(tmp_path: Path) -> None:
         tmp_path,
         "redis: redis://h\nportal: {}\ntasks: {update: true}\n"
         "channels: [{name: e, type: echo, models: [gpt-4o]}]\n"
-        "tokens: [{name: t, key: k, budget: {amount: $1, every: day}}]\n",
+        "tokens: [{name: t, key: k, limits: {rpm: 1}, budget: {amount: $1, every: day}}]\n",
     )
     assert {line.split(": ")[0] for line in lines} == {
-        "redis", "portal", "tasks.update", "tokens[0].budget"
+        "redis", "portal", "tasks.update"
     }  # fmt: skip
 
 

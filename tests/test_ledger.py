@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import settings
@@ -15,7 +17,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
 from sqlalchemy import Connection, select
 
-from newapi_proxy.billing import audit, ledger
+from newapi_proxy.billing import audit, budgets, ledger
+from newapi_proxy.billing.budgets import Every, Window
 from newapi_proxy.store import db, sqlite
 from newapi_proxy.store.schema import channels, logs, tokens, users
 from tests.fakes import money
@@ -177,23 +180,35 @@ def test_recover_gives_back_what_other_boots_hold(conn: Connection) -> None:
         "UPDATE ledger SET state = 'gone'",
         "UPDATE ledger SET resolved_at = NULL",
         "INSERT INTO proxy_tokens (token_id, granted) VALUES (1, 99)",
+        "UPDATE proxy_budgets SET used = 24",
+        "DELETE FROM proxy_budgets",
     ],
 )
 def test_audit_finds_harm(conn: Connection, harm: str) -> None:
     """The audit is silent about a good ledger and says what was changed in a bad one."""
     (one,) = money.people(conn, [(100, 100)])
-    ledger.hold(conn, [money.hold("a", one, 40)])
-    ledger.settle(conn, [money.settlement("a", one, 40, 25)])
+    day = (Window("day", 0, 86_400, 50),)
+    ledger.hold(conn, [money.hold("a", one, 40, windows=day)])
+    ledger.settle(conn, [money.settlement("a", one, 40, 25, day)])
     assert audit.check(conn) == []
     conn.exec_driver_sql(harm)
     assert len(audit.check(conn)) == 1
 
 
 BALANCES: Final = [(60, 90), (40, -1), (-1, 50), (-1, -1), (0, 30)]
+BUDGETS: Final[list[dict[Every, int]]] = [
+    {"day": 30},
+    {"day": 25, "month": 60},
+    {},
+    {"day": 35, "week": 60, "month": 100},
+    {"week": 20},
+]
+ZONE: Final = ZoneInfo("Europe/Berlin")
+BEGIN: Final = 1_774_652_000  # the night before the clocks go forward, of a Saturday near a month's end
 
 
 class Machine(RuleBasedStateMachine):
-    """Any order of holds, settlements, voids, recoveries, crashes and repetitions keeps the sums."""
+    """Any order of holds, settlements, voids, recoveries, crashes, repetitions and clock jumps keeps the sums."""
 
     holds = Bundle("holds")
 
@@ -203,6 +218,9 @@ class Machine(RuleBasedStateMachine):
         self.path = self.folder / "a.db"
         self.boot, self.ids = 0, 0
         self.state: dict[str, str] = {}
+        self.at = BEGIN
+        self.used: Counter[tuple[int, str, int]] = Counter()
+        self.holds: dict[str, ledger.Hold] = {}
         with connected(self.path) as conn:
             self.accounts = money.people(conn, BALANCES)
         self.conn = sqlite.engine(self.path, "normal").connect()
@@ -223,12 +241,32 @@ class Machine(RuleBasedStateMachine):
         made = []
         for place, amount in wanted:
             self.ids += 1
-            made.append(money.hold(f"r{self.ids}", self.accounts[place], amount, str(self.boot)))
+            windows = tuple(budgets.window(every, self.at, most, ZONE) for every, most in BUDGETS[place].items())
+            made.append(money.hold(f"r{self.ids}", self.accounts[place], amount, str(self.boot), windows))
         answers = self._write(lambda conn: ledger.hold(conn, made))
-        given = [one for one, answer in zip(made, answers, strict=True) if answer is None]
+        given = []
+        for one, answer in zip(made, answers, strict=True):
+            lacking = [window.every for window in one.windows if self._count(one, window) + one.amount > window.amount]
+            assert answer in {None, "token", "user", *lacking}
+            if answer is None:
+                assert not lacking or not one.amount
+                given.append(one)
+                self.holds[one.request_id] = one
+                self._spend(one, one.amount)
         self.state.update({one.request_id: "held" for one in given})
-        assert set(answers) <= {None, "token", "user"}
         return multiple(*given)
+
+    def _count(self, one: ledger.Hold, window: budgets.Window) -> int:
+        return self.used[one.account.token_id, window.every, window.starts]
+
+    def _spend(self, one: ledger.Hold, units: int) -> None:
+        for window in one.windows:
+            self.used[one.account.token_id, window.every, window.starts] += units
+
+    @rule(seconds=st.sampled_from([1, 1800, 3600, -3600, 86_400, -86_400, 7 * 86_400, 31 * 86_400]))
+    def clock(self, seconds: int) -> None:
+        """Time passes, or somebody sets the clock."""
+        self.at += seconds
 
     @rule(one=holds, amount=st.integers(0, 5))
     def hold_again(self, one: ledger.Hold, amount: int) -> None:
@@ -237,22 +275,24 @@ class Machine(RuleBasedStateMachine):
 
     @rule(ends=st.lists(st.tuples(holds, st.integers(0, 80)), min_size=1, max_size=6), crash=st.booleans())
     def settle(self, ends: list[tuple[ledger.Hold, int]], crash: bool) -> None:
-        asked = [money.settlement(one.request_id, one.account, one.amount, charge) for one, charge in ends]
+        asked = [money.settlement(one.request_id, one.account, one.amount, charge, one.windows) for one, charge in ends]
         answers = self._write(lambda conn: ledger.settle(conn, asked), crash)
         for (one, charge), taken in zip(ends, answers, strict=True):
             assert (taken is not None) == (self.state[one.request_id] == "held") or crash
             assert taken is None or min(charge, one.amount) <= taken <= charge
             if taken is not None and not crash:
                 self.state[one.request_id] = "settled"
+                self._spend(one, taken - one.amount)
 
     @rule(ends=st.lists(holds, min_size=1, max_size=6))
     def void(self, ends: list[ledger.Hold]) -> None:
-        asked = [money.void(one.request_id, one.account, one.amount) for one in ends]
+        asked = [money.void(one.request_id, one.account, one.amount, one.windows) for one in ends]
         answers = self._write(lambda conn: ledger.void(conn, asked))
         for one, done in zip(ends, answers, strict=True):
             assert done == (self.state[one.request_id] == "held")
             if done:
                 self.state[one.request_id] = "voided"
+                self._spend(one, -one.amount)
 
     @rule()
     def crash_and_recover(self) -> None:
@@ -261,7 +301,10 @@ class Machine(RuleBasedStateMachine):
         self.boot += 1
         count = self._write(lambda conn: ledger.recover(conn, (str(self.boot),), 2000))
         assert count == sum(state == "held" for state in self.state.values())
-        self.state = {id: "voided" if state == "held" else state for id, state in self.state.items()}
+        for id, state in self.state.items():
+            if state == "held":
+                self.state[id] = "voided"
+                self._spend(self.holds[id], -self.holds[id].amount)
 
     @invariant()
     def sums(self) -> None:
@@ -272,6 +315,15 @@ class Machine(RuleBasedStateMachine):
         rows = self._write(lambda conn: conn.exec_driver_sql("SELECT request_id, state FROM ledger").all())
         assert {id: state for id, state in rows} == self.state
 
+    @invariant()
+    def allowances(self) -> None:
+        rows = self._write(lambda conn: budgets.everything(conn))
+        assert {key: units for key, units in rows.items() if units} == {
+            k: units for k, units in self.used.items() if units
+        }
+        amounts = {place + 1: allowance for place, allowance in enumerate(BUDGETS)}
+        assert all(0 <= units <= amounts[id].get(every, 0) for (id, every, _), units in rows.items())
+
     def teardown(self) -> None:
         assert self._write(audit.check) == []
         self.conn.close()
@@ -279,4 +331,4 @@ class Machine(RuleBasedStateMachine):
 
 
 TestMachine = Machine.TestCase
-TestMachine.settings = settings(max_examples=20, stateful_step_count=20, deadline=None)
+TestMachine.settings = settings(max_examples=20, stateful_step_count=25, deadline=None)

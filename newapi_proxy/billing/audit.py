@@ -7,7 +7,8 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Table, and_, case, func, or_, select
 
-from newapi_proxy.store.row import number, truth
+from newapi_proxy.billing import budgets
+from newapi_proxy.store.row import number, truth, words
 from newapi_proxy.store.schema import channels, ledger, logs, proxy_tokens, tokens, users
 
 _STATES: Final = ("held", "settled", "voided")
@@ -100,4 +101,28 @@ def _told(conn: Connection) -> Iterator[str]:
         yield f"request {row.request_id}: {row.charged} charged, but {row.rows} log rows say {row.units}"
 
 
-_CHECKS: Final[tuple[Callable[[Connection], Iterator[str]], ...]] = (_rows, _overdrawn, _conserved, _counted, _told)
+def _budgeted(conn: Connection) -> Iterator[str]:
+    """O1: what a budget's window has taken = open holds and charges that count in it."""
+    counted = budgets.everything(conn)
+    moved = func.sum(case((ledger.c.state == "held", ledger.c.held), else_=ledger.c.charged))
+    asked = select(ledger.c.token_id, ledger.c.budgets, moved.label("units")).where(ledger.c.budgets != "")
+    sums = dict.fromkeys(counted, 0)
+    for row in conn.execute(asked.group_by(ledger.c.token_id, ledger.c.budgets)):
+        for one in budgets.read(words(row.budgets)):
+            key = (number(row.token_id), one.every, one.starts)
+            sums[key] = sums.get(key, 0) + number(row.units)
+    for (token_id, every, starts), units in sorted(sums.items()):
+        used = counted.get((token_id, every, starts), 0)
+        if used != units:
+            begun = budgets.moment(starts)
+            yield f"token {token_id}: its budget of the {every} from {begun} counts {used}, but {units} are due"
+
+
+_CHECKS: Final[tuple[Callable[[Connection], Iterator[str]], ...]] = (
+    _rows,
+    _overdrawn,
+    _conserved,
+    _counted,
+    _told,
+    _budgeted,
+)

@@ -5,7 +5,7 @@ transaction, is safe to repeat and says what it did. A batch is done in few stat
 be (a poor account, an id seen before), the batch is undone and its members are done one by one, in their order.
 
 For an account that is limited, at any time: what was put in = balance + open holds + charges. No balance goes below
-zero by what is done here. Amounts are whole quota units.
+zero by what is done here, and no budget above its amount. Amounts are whole quota units.
 """
 
 from __future__ import annotations
@@ -17,13 +17,15 @@ import msgspec
 from sqlalchemy import Column, ColumnElement, Connection, Table, and_, func, or_, select
 from sqlalchemy import text as sql
 
+from newapi_proxy.billing import budgets
+from newapi_proxy.billing.budgets import Every, Window
 from newapi_proxy.store import logs, replies
 from newapi_proxy.store.groups import Living
 from newapi_proxy.store.row import number, truth, words
 from newapi_proxy.store.rows import INT, TEXT, inserting, savepoint, updating
 from newapi_proxy.store.schema import channels, ledger, tokens, users
 
-Refusal = Literal["token", "user", "duplicate"]
+Refusal = Literal["token", "user", "duplicate"] | Every
 Side = Literal["token", "user"]
 _Item = TypeVar("_Item")
 _Done = TypeVar("_Done")
@@ -46,7 +48,10 @@ class Account(msgspec.Struct, frozen=True):
 
 
 class Hold(msgspec.Struct, frozen=True):
-    """Money set aside before the first upstream byte; `boot` names the process that answers for it."""
+    """Money set aside before the first upstream byte; `boot` names the process that answers for it.
+
+    `windows`: the budgets' windows that it counts in, here as in what resolves it.
+    """
 
     request_id: str
     account: Account
@@ -54,6 +59,7 @@ class Hold(msgspec.Struct, frozen=True):
     at: int
     boot: str
     model: str
+    windows: tuple[Window, ...] = ()
 
 
 class Settlement(msgspec.Struct, frozen=True):
@@ -70,6 +76,7 @@ class Settlement(msgspec.Struct, frozen=True):
     detail: bytes
     price_version: str = ""
     answer: replies.Answer | None = None
+    windows: tuple[Window, ...] = ()
 
 
 class Void(msgspec.Struct, frozen=True):
@@ -80,6 +87,7 @@ class Void(msgspec.Struct, frozen=True):
     held: int
     at: int
     reason: str
+    windows: tuple[Window, ...] = ()
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -99,6 +107,7 @@ class Record(msgspec.Struct, frozen=True):
     reason: str
     price_version: str
     detail: str
+    windows: tuple[Window, ...] = ()
 
 
 def _n(column: Column[int]) -> ColumnElement[int]:
@@ -126,6 +135,7 @@ _take_user: Final = _take(users, "quota")
 _OPEN: Final = inserting(
     ledger,
     "request_id", "token_id", "user_id", "token_limited", "user_limited", "state", "held", "at", "boot", "model",
+    "budgets",
     once=True,
 )  # fmt: skip
 _FINISH: Final = updating(
@@ -194,7 +204,7 @@ def _each(
 
 
 def hold(conn: Connection, holds: Sequence[Hold]) -> list[Refusal | None]:
-    """Sets money aside; per hold None, or why not: the token's or user's balance, or an id that exists already."""
+    """Sets money aside; per hold None, or why not: a balance, a budget, or an id that exists already."""
     assert all(one.amount >= 0 for one in holds)
     return _each(conn, holds, _hold_together, _hold_alone)
 
@@ -202,31 +212,53 @@ def hold(conn: Connection, holds: Sequence[Hold]) -> list[Refusal | None]:
 def _hold_together(conn: Connection, holds: Sequence[Hold]) -> list[Refusal | None]:
     by_token: dict[int, int] = {}
     by_user: dict[int, int] = {}
+    moves = budgets.Moves()
     for one in holds:
+        if one.windows:
+            moves.add(one.account.token_id, one.windows, one.amount)
         if one.amount and one.account.token_limited:
             by_token[one.account.token_id] = by_token.get(one.account.token_id, 0) + one.amount
         if one.amount and one.account.user_limited:
             by_user[one.account.user_id] = by_user.get(one.account.user_id, 0) + one.amount
     if _open(conn, holds) != len(holds) or not _take_token(conn, by_token) or not _take_user(conn, by_user):
         raise _Alone
+    if not moves.run(conn):
+        raise _Alone
     return [None] * len(holds)
 
 
 def _hold_alone(conn: Connection, one: Hold) -> Refusal | None:
     # Balances first, the row last: what was taken before a refusal is put back, the row would have to be deleted.
+    taken: list[Refusal] = []
+    refusal = _taken(conn, one, taken) if one.amount else None
+    if refusal is None and _open(conn, [one]) == 1:
+        return None
+    back = budgets.Moves()
+    back.add(one.account.token_id, [window for window in one.windows if window.every in taken], -one.amount)
+    back.run(conn)
+    if "user" in taken:
+        _MOVE_USER.run(conn, [(one.account.user_id, one.amount, 0, 0)])
+    if "token" in taken:
+        _MOVE_TOKEN.run(conn, [(one.account.token_id, one.amount, 0, one.at)])
+    return refusal if refusal is not None and _unseen(conn, one.request_id) else "duplicate"
+
+
+def _taken(conn: Connection, one: Hold, taken: list[Refusal]) -> Refusal | None:
+    """Takes the amount from one side after the other, noting which, up to the one that lacks it."""
     account, amount = one.account, one.amount
-    if amount and account.token_limited and not _take_token(conn, {account.token_id: amount}):
-        return "token" if _unseen(conn, one.request_id) else "duplicate"
-    refusal: Refusal | None = None
-    if amount and account.user_limited and not _take_user(conn, {account.user_id: amount}):
-        refusal = "user" if _unseen(conn, one.request_id) else "duplicate"
-    elif _open(conn, [one]) != 1:
-        refusal = "duplicate"
-        if amount and account.user_limited:
-            _MOVE_USER.run(conn, [(account.user_id, amount, 0, 0)])
-    if refusal is not None and amount and account.token_limited:
-        _MOVE_TOKEN.run(conn, [(account.token_id, amount, 0, one.at)])
-    return refusal
+    if account.token_limited:
+        if not _take_token(conn, {account.token_id: amount}):
+            return "token"
+        taken.append("token")
+    if account.user_limited:
+        if not _take_user(conn, {account.user_id: amount}):
+            return "user"
+        taken.append("user")
+    for window in one.windows:
+        if not budgets.take(conn, account.token_id, window, amount):
+            return window.every
+        taken.append(window.every)
+    return None
 
 
 def _open(conn: Connection, holds: Sequence[Hold]) -> int:
@@ -244,6 +276,7 @@ def _open(conn: Connection, holds: Sequence[Hold]) -> int:
                 one.at,
                 one.boot,
                 one.model,
+                budgets.told(one.windows) if one.windows else "",
             )
             for one in holds
         ],
@@ -257,7 +290,7 @@ def _unseen(conn: Connection, request_id: str) -> bool:
 def settle(conn: Connection, settlements: Sequence[Settlement]) -> list[int | None]:
     """Charges; per settlement the units taken, or None where no such hold was open: then nothing moved.
 
-    Above the hold the rest is taken from the balances as far as they reach; what is missing is recorded as shortfall.
+    Above the hold the rest is taken as far as balances and budgets reach; what is missing is recorded as shortfall.
     """
     assert all(one.charge >= 0 for one in settlements)
     taken = _each(conn, settlements, _settle_together, _settle_alone)
@@ -276,16 +309,17 @@ def _settle_together(conn: Connection, settlements: Sequence[Settlement]) -> lis
 
 def _settle_alone(conn: Connection, one: Settlement) -> int | None:
     extra = one.charge - one.held
-    taken = one.held + min(extra, _reach(conn, one.account)) if extra > 0 else one.charge
+    taken = one.held + min(extra, _reach(conn, one)) if extra > 0 else one.charge
     if not _charge(conn, [one], [taken]):
         return None
     _pay(conn, [one], [taken])
     return taken
 
 
-def _reach(conn: Connection, account: Account) -> int:
-    """The most that both balances can give, at least 0; without limits there is no end to it."""
-    balances: list[int] = []
+def _reach(conn: Connection, one: Settlement) -> int:
+    """The most that balances and budgets can give, at least 0; without limits there is no end to it."""
+    account = one.account
+    balances = [window.amount - budgets.used(conn, account.token_id, window) for window in one.windows]
     if account.token_limited:
         asked = select(tokens.c.remain_quota).where(tokens.c.id == account.token_id).with_for_update()
         balances.append(number(conn.execute(asked).scalar()))
@@ -319,8 +353,11 @@ def _pay(conn: Connection, settlements: Sequence[Settlement], taken: Sequence[in
     by_token: dict[int, list[int]] = {}
     by_user: dict[int, list[int]] = {}
     by_channel: dict[int, int] = {}
+    moves = budgets.Moves()
     for one, units in zip(settlements, taken, strict=True):
         account, rest = one.account, one.held - units
+        if one.windows:
+            moves.add(account.token_id, one.windows, -rest)
         _add(by_token, account.token_id, (rest if account.token_limited else 0, units))
         _add(by_user, account.user_id, (rest if account.user_limited else 0, units, 1))
         by_channel[one.channel_id] = by_channel.get(one.channel_id, 0) + units
@@ -328,6 +365,7 @@ def _pay(conn: Connection, settlements: Sequence[Settlement], taken: Sequence[in
     moved = _MOVE_TOKEN.run(conn, [(id, *sums, at) for id, sums in sorted(by_token.items())]) == len(by_token)
     by_user.pop(0, None)
     moved &= _MOVE_USER.run(conn, [(id, *sums) for id, sums in sorted(by_user.items())]) == len(by_user)
+    moved &= moves.run(conn)
     _MOVE_CHANNEL.run(conn, sorted(by_channel.items()))
     logs.add(
         conn,
@@ -365,13 +403,17 @@ def _return(conn: Connection, voids: Sequence[Void]) -> bool:
         return False
     by_token: dict[int, list[int]] = {}
     by_user: dict[int, list[int]] = {}
+    moves = budgets.Moves()
     for one in voids:
+        if one.windows:
+            moves.add(one.account.token_id, one.windows, -one.held)
         if one.held and one.account.token_limited:
             _add(by_token, one.account.token_id, (one.held, 0))
         if one.held and one.account.user_limited:
             _add(by_user, one.account.user_id, (one.held, 0, 0))
     _MOVE_TOKEN.run(conn, [(id, *sums, voids[-1].at) for id, sums in sorted(by_token.items())])
     _MOVE_USER.run(conn, [(id, *sums) for id, sums in sorted(by_user.items())])
+    moves.run(conn)
     return True
 
 
@@ -395,6 +437,7 @@ def recover(conn: Connection, living: Living, at: int) -> int:
                         number(row["held"]),
                         at,
                         "the process that held it ended",
+                        budgets.read(words(row["budgets"])),
                     )
                     for row in found
                 ],
@@ -432,4 +475,5 @@ def explain(conn: Connection, request_id: str) -> Record | None:
         reason=words(row["reason"]),
         price_version=words(row["price_version"]),
         detail=words(row["detail"]),
+        windows=budgets.read(words(row["budgets"])),
     )

@@ -34,7 +34,9 @@ def run(args: argparse.Namespace) -> int:
         detail = tree.lenient(record.detail.encode()) if record.detail else {}
         detail = detail if isinstance(detail, dict) else {}
         if args.format == "json":
-            output.json({**{name: getattr(record, name) for name in record.__struct_fields__}, "detail": detail})
+            fields = {name: getattr(record, name) for name in record.__struct_fields__}
+            windows = [{"every": one.every, "starts": one.starts} for one in record.windows]
+            output.json({**fields, "windows": windows, "detail": detail})
             return 0
         for line in _lines(record, detail):
             print(line)
@@ -50,6 +52,8 @@ def _lines(record: ledger.Record, detail: dict[str, Any]) -> Iterator[str]:
     yield f"request  {record.request_id}"
     yield f"state    {_state(record)}"
     yield f"time     {_time(record.at)}" + (f" to {_time(record.resolved_at)}" if record.resolved_at else "")
+    for one in record.windows:
+        yield f"budget   of the {one.every} that begins {_time(one.starts)}"
     yield f"model    {record.model}" + _other(detail.get("upstream_model"), record.model)
     if detail.get("channel"):
         yield f"channel  {detail['channel']}"

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, time
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection
 
+from newapi_proxy.billing import budgets
+from newapi_proxy.billing.budgets import Window
 from newapi_proxy.billing.charge import usd
 from newapi_proxy.cli import output, settings
 from newapi_proxy.cli.database import failed, use
 from newapi_proxy.clock import SystemClock
 from newapi_proxy.config import units
+from newapi_proxy.snapshot import token_digest
 from newapi_proxy.store import logs, tokens
 from newapi_proxy.store.tokens import TokenRow
 
 _STATUS: Final = {1: "enabled", 2: "disabled", 3: "expired", 4: "exhausted"}
-_COLUMNS: Final = ("id", "name", "status", "group", "source", "left", "used", "models", "expires")
+_COLUMNS: Final = ("id", "name", "status", "group", "source", "left", "used", "budget", "models", "expires")
 _SEEN: Final = "A running daemon sees this within seconds."
 
 
@@ -52,11 +55,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """0; 1 where there is no such key, several of the name, or the database cannot be used."""
     if args.action == "list":
-        return use(args, lambda conn: _print(tokens.everything(conn), args.format), write=False)
+        return use(args, lambda conn: _print(conn, tokens.everything(conn), args), write=False)
     if args.action == "add":
         return _add(args)
     if args.action == "show":
-        return _on(args, lambda conn, row: _print([row], args.format), write=False)
+        return _on(args, lambda conn, row: _print(conn, [row], args), write=False)
     if args.action == "topup":
         return _on(args, lambda conn, row: _topup(conn, row, args.amount))
     return _on(args, lambda conn, row: _change(conn, row, args.action))
@@ -156,9 +159,25 @@ def _dollars(amount: int) -> str:
     return f"-${usd(-amount)}" if amount < 0 else f"${usd(amount)}"
 
 
-def _print(rows: list[TokenRow], form: str) -> int:
-    output.rows([_told(row, form == "table") for row in rows], _COLUMNS, form)
+def _print(conn: Connection, rows: list[TokenRow], args: argparse.Namespace) -> int:
+    config = settings.require(args)
+    zone, at = ZoneInfo(config.timezone), int(SystemClock.wall())
+    allowances = {token_digest(token): token.budgets() for token in config.tokens}
+    told = []
+    for row in rows:
+        windows = [budgets.window(one.every, at, one.amount, zone) for one in allowances.get(row.digest, ())]
+        left = [(one, max(0, one.amount - budgets.used(conn, row.id, one))) for one in windows]
+        told.append({**_told(row, args.format == "table"), "budget": _budget(left, args.format)})
+    output.rows(told, _COLUMNS, args.format)
     return 0
+
+
+def _budget(left: Sequence[tuple[Window, int]], form: str) -> str | list[dict[str, Any]]:
+    if form == "json":
+        return [{"every": w.every, "amount": w.amount, "left": units, "until": w.ends} for w, units in left]
+    return "; ".join(
+        f"{_dollars(units)} of {_dollars(one.amount)} left until {budgets.moment(one.ends)}" for one, units in left
+    )
 
 
 def _told(row: TokenRow, people: bool) -> dict[str, Any]:

@@ -17,7 +17,6 @@ Priced = Callable[[str, str], bool]
 """Whether (requested name, mapped name) has a price."""
 
 _UNENFORCED: Final[tuple[tuple[Path, str], ...]] = (  # shortened as versions learn them; "*" is any name or number
-    (("tokens", "*", "budget"), "is not enforced by this version"),
     (("redis",), "is not used by this version: one process per database"),
     (("portal",), "is not served by this version: no pages are mounted"),
     (("tasks", "*"), "has no effect in this version: it serves no tasks"),

@@ -190,11 +190,17 @@ class Token(Struct, frozen=True):
     group: Annotated[str, doc("decides channels and ratio")] = "default"
     enabled: Annotated[bool, doc("false: refused")] = True
     quota: Annotated[Money | None, doc("all it may ever spend; absent: unlimited. Units, or $5, 0.002 USD")] = None
-    budget: Annotated[Budget | None, doc("resets; stacks with quota")] = None
+    budget: Annotated[Budget | tuple[Budget, ...] | None, doc("resets; one, or one per window; stacks with quota")] = (
+        None
+    )
     models: Annotated[tuple[str, ...], doc("names, * as a wildcard; absent: all its group reaches")] = ()
     expires: Annotated[date | None, doc("last day, such as 2027-12-31")] = None
     allow_ips: Annotated[tuple[str, ...], doc("client addresses or networks; absent: any")] = ()
     limits: Annotated[Limits, doc("how much at once and per minute")] = Limits()
+
+    def budgets(self) -> tuple[Budget, ...]:
+        """Its budgets, one or several."""
+        return (self.budget,) if isinstance(self.budget, Budget) else self.budget or ()
 
 
 class Log(Struct, frozen=True):

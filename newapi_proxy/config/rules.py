@@ -17,7 +17,7 @@ import msgspec
 
 from newapi_proxy.adapters.base import Adapter
 from newapi_proxy.config import addresses
-from newapi_proxy.config.model import Config, Group, Limits, Price, Tier
+from newapi_proxy.config.model import Config, Group, Limits, Price, Tier, Token
 from newapi_proxy.config.nodes import Fault, Path, Place, closest, fault
 from newapi_proxy.secret import Secret
 
@@ -312,13 +312,23 @@ def _allowances(view: View) -> Iterator[Fault]:
         limited.append((("tokens", i, "limits"), token.limits))
         if token.quota is not None and token.quota < 0:
             yield view.wrong(("tokens", i, "quota"), "is negative")
-        if token.budget is not None and token.budget.amount <= 0:
-            yield view.wrong(("tokens", i, "budget", "amount"), "must be above 0")
+        yield from _budgets(view, ("tokens", i, "budget"), token)
     for path, limits in limited:
         for name in limits.__struct_fields__:
             value = getattr(limits, name)
             if value is not None and value <= 0:
                 yield view.wrong((*path, name), "must be above 0; leave it out for no limit")
+
+
+def _budgets(view: View, path: Path, token: Token) -> Iterator[Fault]:
+    seen: set[str] = set()
+    for place, budget in enumerate(token.budgets()):
+        at: Path = (*path, place) if isinstance(token.budget, tuple) else path
+        if budget.amount <= 0:
+            yield view.wrong((*at, "amount"), "must be above 0")
+        if budget.every in seen:
+            yield view.wrong((*at, "every"), f"a budget for the {budget.every} is given already")
+        seen.add(budget.every)
 
 
 def _prices(view: View) -> Iterator[Fault]:

@@ -53,6 +53,7 @@ def settlement(given: Given, hold: ledger.Hold, served: Served, billed: Bill, re
         channel_id=channel.id,
         detail=_ENCODER.encode(detail),
         price_version=billed.charge.price_version,
+        windows=hold.windows,
         entry=logs.Entry(
             user_id=hold.account.user_id,
             created_at=hold.at,

@@ -211,6 +211,7 @@ def _hold(house: House, given: Given, amount: int) -> ledger.Hold:
         at=given.at,
         boot=house.boot,
         model=given.ask.model,
+        windows=given.snapshot.windows(given.token, given.at) if given.token.budgets else (),
     )
 
 
@@ -282,6 +283,11 @@ def _tell(
     if error.kind == "rate_limit" and isinstance(error, ClientError):
         soon = error.retry_after is not None and error.retry_after <= PATIENCE
         headers.append(("x-should-retry", "true" if soon else "false"))
-    elif (isinstance(error, ClientError) and error.retry_after is None) or error.code == "model_not_found":
+    elif (isinstance(error, ClientError) and _lasting(error)) or error.code == "model_not_found":
         headers.append(("x-should-retry", "false"))  # the SDKs would repeat what cannot change
     sink.whole(status, headers, surface.failure(error, visit.request_id))
+
+
+def _lasting(error: ClientError) -> bool:
+    """Whether the same request would be refused again soon; a budget comes back, but no SDK waits for that."""
+    return error.retry_after is None or error.kind == "quota"

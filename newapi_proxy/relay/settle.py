@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from newapi_proxy import log
-from newapi_proxy.billing import count, ledger, policy
+from newapi_proxy.billing import budgets, count, ledger, policy
 from newapi_proxy.billing.charge import Charge, charge
 from newapi_proxy.billing.prices import Price
 from newapi_proxy.errors import ClientError, OurError
@@ -44,7 +44,7 @@ class Held:
             self._void("cancelled")  # the hold is in the queue, and what is queued after it finds it
             raise
         if lack is not None:
-            raise _refusal(lack)
+            raise _refusal(lack, self._hold)
         self._open = True
         return self
 
@@ -71,7 +71,12 @@ class Held:
     def _void(self, reason: str) -> None:
         hold = self._hold
         void = ledger.Void(
-            request_id=hold.request_id, account=hold.account, held=hold.amount, at=hold.at, reason=reason
+            request_id=hold.request_id,
+            account=hold.account,
+            held=hold.amount,
+            at=hold.at,
+            reason=reason,
+            windows=hold.windows,
         )
         self._db.write(ledger.void, void, must=True).add_done_callback(noted)
 
@@ -83,7 +88,7 @@ def noted(written: asyncio.Future[bool]) -> None:
         log.bug(error, where="unwaited write")
 
 
-def _refusal(lack: str) -> ClientError:
+def _refusal(lack: ledger.Refusal, hold: ledger.Hold) -> ClientError:
     match lack:
         case "token":
             return ClientError(
@@ -99,8 +104,18 @@ def _refusal(lack: str) -> ClientError:
                 kind="quota",
                 code="insufficient_user_quota",
             )
-        case _:
+        case "duplicate":
             return ClientError("A request with this id has been made already.", status=409, code="duplicate_request_id")
+        case _:
+            ends = next(one.ends for one in hold.windows if one.every == lack)
+            return ClientError(
+                f"This key's budget for the {lack} is too small for the request; "
+                f"the next {lack} begins at {budgets.moment(ends)}.",
+                status=403,
+                kind="quota",
+                code="pre_consume_token_quota_failed",
+                retry_after=ends - hold.at,
+            )
 
 
 class Bill(msgspec.Struct, frozen=True):

@@ -328,7 +328,7 @@ top_ups: Final = Table(
     _word("status"),
 )
 
-setups: Final = Table(
+_setups: Final = Table(
     "setups",
     INHERITED,
     _id(),
@@ -356,6 +356,7 @@ ledger: Final = Table(
     _prose("reason"),
     _word("price_version"),
     _prose("detail"),
+    _word("budgets"),  # the windows that it counts in: day:1767222000,month:1764543600,
 )
 # Small and hot: only the open rows are in it, so that a start finds them without reading the whole table.
 _HELD: Final = ledger.c.state == text("'held'")
@@ -395,6 +396,16 @@ proxy_replies: Final = Table(
 )
 _OPEN: Final = proxy_replies.c.state == text("'open'")
 Index("idx_proxy_replies_open", proxy_replies.c.state, sqlite_where=_OPEN, postgresql_where=_OPEN)
+
+proxy_budgets: Final = Table(
+    "proxy_budgets",
+    OWN,
+    # What is held or spent of a budget in the window that begins at `starts` (unix seconds).
+    Column("token_id", _number(), primary_key=True, autoincrement=False),
+    Column("every", String(8), primary_key=True),
+    Column("starts", _number(), primary_key=True, autoincrement=False),
+    Column("used", _number(), nullable=False),
+)
 
 proxy_tokens: Final = Table(
     "proxy_tokens",

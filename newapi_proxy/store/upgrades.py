@@ -44,12 +44,19 @@ def _reply_table(conn: Connection) -> None:
     _create(conn, schema.proxy_replies)
 
 
+def _budget_table(conn: Connection) -> None:
+    """Budgets' counters, and where a request counts."""
+    _complete(conn, schema.proxy_budgets)
+    _complete(conn, schema.ledger)
+
+
 UPGRADES: Final[Sequence[tuple[str, Callable[[Connection], None]]]] = (
     ("origin", _origin),
     ("inherited_tables", _inherited_tables),
     ("ledger_tables", _ledger_tables),
     ("process_table", _process_table),
     ("reply_table", _reply_table),
+    ("budget_table", _budget_table),
 )
 
 

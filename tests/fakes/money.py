@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, insert
 
 from newapi_proxy.billing import ledger
+from newapi_proxy.billing.budgets import Window
 from newapi_proxy.billing.ledger import Account
 from newapi_proxy.store import logs
 from newapi_proxy.store.schema import channels, tokens, users
@@ -32,12 +33,14 @@ def people(conn: Connection, balances: Sequence[tuple[int, int]]) -> list[Accoun
     return accounts
 
 
-def hold(id: str, account: Account, amount: int, boot: str = "boot") -> ledger.Hold:
+def hold(id: str, account: Account, amount: int, boot: str = "boot", windows: tuple[Window, ...] = ()) -> ledger.Hold:
     """A hold at second 1000."""
-    return ledger.Hold(id, account, amount, 1000, boot, "m")
+    return ledger.Hold(id, account, amount, 1000, boot, "m", windows)
 
 
-def settlement(id: str, account: Account, held: int, charge: int) -> ledger.Settlement:
+def settlement(
+    id: str, account: Account, held: int, charge: int, windows: tuple[Window, ...] = ()
+) -> ledger.Settlement:
     """A settlement at second 1001 with a log row of its own."""
     entry = logs.Entry(
         user_id=account.user_id,
@@ -52,12 +55,12 @@ def settlement(id: str, account: Account, held: int, charge: int) -> ledger.Sett
         request_id=id,
         other="{}",
     )
-    return ledger.Settlement(id, account, held, charge, 1001, CHANNEL, entry, b'{"steps":[]}', "v1")
+    return ledger.Settlement(id, account, held, charge, 1001, CHANNEL, entry, b'{"steps":[]}', "v1", windows=windows)
 
 
-def void(id: str, account: Account, held: int) -> ledger.Void:
+def void(id: str, account: Account, held: int, windows: tuple[Window, ...] = ()) -> ledger.Void:
     """A void at second 1001."""
-    return ledger.Void(id, account, held, 1001, "test")
+    return ledger.Void(id, account, held, 1001, "test", windows)
 
 
 def faults(path: Path, balances: Sequence[tuple[int, int]]) -> list[str]:
@@ -73,8 +76,27 @@ def faults(path: Path, balances: Sequence[tuple[int, int]]) -> list[str]:
         used = raw.execute("SELECT used_quota FROM channels WHERE id = ?", (CHANNEL,)).fetchone()[0]
         if used != sum(units for _, units in settled):
             found.append(f"the channel counted {used}")
+        found += _budgets(raw)
     raw.close()
     return found
+
+
+def _budgets(raw: sqlite3.Connection) -> list[str]:
+    """Each window's counter is what its requests hold or were charged."""
+    sums: dict[tuple[int, str], int] = {}
+    for row in raw.execute("SELECT token_id, budgets, state, held, charged FROM ledger WHERE budgets != ''"):
+        for name in row["budgets"].rstrip(",").split(","):
+            units = row["held"] if row["state"] == "held" else row["charged"]
+            sums[row["token_id"], name] = sums.get((row["token_id"], name), 0) + units
+    counters = {
+        (row["token_id"], f"{row['every']}:{row['starts']}"): row["used"]
+        for row in raw.execute("SELECT * FROM proxy_budgets")
+    }
+    return [
+        f"window {key} counts {counters.get(key, 0)}, its requests {sums.get(key, 0)}"
+        for key in counters.keys() | sums.keys()
+        if counters.get(key, 0) != sums.get(key, 0)
+    ]
 
 
 def _balances(raw: sqlite3.Connection, balances: Sequence[tuple[int, int]]) -> list[str]:

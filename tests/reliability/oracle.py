@@ -13,6 +13,13 @@ O2  what a client saw complete is settled once, at exactly the price of upstream
 O3  nothing stays held, no balance is below zero, nothing changes after it was settled, and a start gives back what
     the killed process held
 O4  the usage a client saw is upstream's, the log's and the ledger's
+
+
+O1  balances and ledger entries add up, for every token, to the unit; so do budgets and the entries in their windows
+O2  what a client saw complete is settled once, at exactly the price of upstream's usage; nothing else is charged more
+    than what was asked of upstream can cost; what failed or was refused costs nothing
+O3  nothing stays held, no balance is below zero, nothing changes after it was settled
+O4  the usage a client saw is upstream's and the ledger's
 O5  no request makes more attempts than allowed, none with one channel and key twice
 O6  no secret stands in the log, the database or an answer
 """
@@ -46,6 +53,7 @@ class Run:
     settled: list[Row]
     channels: dict[int, Row] = field(default_factory=dict)
     texts: dict[str, bytes] = field(default_factory=dict)
+    budgets: list[Row] = field(default_factory=list)
 
 
 def read(folder: Path) -> Run:
@@ -56,6 +64,7 @@ def read(folder: Path) -> Run:
         tokens = {row["id"]: dict(row) for row in conn.execute("SELECT * FROM tokens")}
         channels = {row["id"]: dict(row) for row in conn.execute("SELECT id, name, used_quota FROM channels")}
         logs = _grouped((dict(row) for row in conn.execute("SELECT * FROM logs WHERE type = 2")), "request_id")
+        budgets = [dict(row) for row in conn.execute("SELECT * FROM proxy_budgets")]
     files = [*folder.glob("newapi.db*"), *folder.glob("log*.jsonl"), *folder.glob("stderr*")]
     return Run(
         meta=json.loads((folder / "run.json").read_text()),
@@ -67,12 +76,25 @@ def read(folder: Path) -> Run:
         settled=list(_lines(folder / "settled.jsonl")),
         channels=channels,
         texts={path.name: path.read_bytes() for path in files},
+        budgets=budgets,
     )
 
 
 def check(run: Run) -> list[str]:
     """Every violation of a rule, in words; empty when all hold."""
-    rules = (_sums, _channels, _complete, _charges, _aborted, _logged, _resolved, _usages, _attempts, _secrets)
+    rules = (
+        _sums,
+        _channels,
+        _budgets,
+        _complete,
+        _charges,
+        _aborted,
+        _logged,
+        _resolved,
+        _usages,
+        _attempts,
+        _secrets,
+    )
     return [fault for rule in rules for fault in rule(run)]
 
 
@@ -108,6 +130,20 @@ def _channels(run: Run) -> Iterator[str]:
     for id, channel in run.channels.items():
         if channel["used_quota"] != charged[id]:
             yield f"O1 channel {channel['name']}: used {channel['used_quota']} is not charged {charged[id]}"
+
+
+def _budgets(run: Run) -> Iterator[str]:
+    due: Counter[tuple[int, str]] = Counter()
+    for row in run.ledger.values():
+        for window in filter(None, (row.get("budgets") or "").split(",")):
+            due[row["token_id"], window] += row["held"] if row["state"] == "held" else row["charged"]
+    for budget in run.budgets:
+        key = (budget["token_id"], f"{budget['every']}:{budget['starts']}")
+        if budget["used"] != due.pop(key, 0):
+            yield f"O1 the budget {key} counts {budget['used']}, its entries are another sum"
+    for key, units in due.items():
+        if units:
+            yield f"O1 {units} units count in the budget {key}, which is not there"
 
 
 def _complete(run: Run) -> Iterator[str]:

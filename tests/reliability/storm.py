@@ -60,7 +60,7 @@ channels:
     headers: {{X-Conf: "{mark}"}}
     override: {{set: {{user: "{mark}"}}}}
 tokens:
-  - {{name: rich, key: {rich}, quota: {rich_quota}}}
+  - {{name: rich, key: {rich}, quota: {rich_quota}, budget: {{amount: $500, every: day}}}}
   - {{name: poor, key: {poor}, quota: {poor_quota}}}
 """
 

@@ -54,6 +54,17 @@ def test_good_run() -> None:
     assert oracle.check(run()) == []
 
 
+@pytest.mark.parametrize("used", [[], [25], [21]])
+def test_wrong_budget(used: list[int]) -> None:
+    """A budget that counts something else than its requests is found (O1)."""
+    tampered = run()
+    tampered.ledger["one"]["budgets"] = "day:0,"
+    tampered.budgets = [{"token_id": 1, "every": "day", "starts": 0, "used": units} for units in used]
+    assert [fault[:2] for fault in oracle.check(tampered)] == ["O1"]
+    tampered.budgets = [{"token_id": 1, "every": "day", "starts": 0, "used": 20}]
+    assert oracle.check(tampered) == []
+
+
 def test_wrong_balance() -> None:
     """A balance that is one unit off is found (O1)."""
     tampered = run()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.reliability import departures, kills, race, reloads, storm
+from tests.reliability import allowance, departures, kills, race, reloads, storm
 
 SEED = 20_241
 
@@ -29,6 +29,12 @@ async def test_race(tmp_path: Path) -> None:
     assert not faults, summary
 
 
+async def test_budget(tmp_path: Path) -> None:
+    """Of calls on a budget for 50, killed on the way, exactly 50 are charged and no more are served (RF3)."""
+    faults, summary = await allowance.run(tmp_path, SEED, calls=400, kills=3)
+    assert not faults, summary
+
+
 async def test_reloads(tmp_path: Path) -> None:
     """No request fails or sees two configurations while the file is good, changed and broken in turn (RF5)."""
     faults, summary = await reloads.run(tmp_path, SEED, reloads=300, rate=100, growth=16.0)
@@ -46,6 +52,14 @@ async def test_departures(tmp_path: Path) -> None:
 async def test_kills_at_length(tmp_path: Path, seed: int) -> None:
     """RF1 in full: a thousand kills."""
     faults, summary = await kills.run(tmp_path, seed, kills=50, rate=200)
+    assert not faults, summary
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(20))
+async def test_budget_at_length(tmp_path: Path, seed: int) -> None:
+    """The same with more kills."""
+    faults, summary = await allowance.run(tmp_path, seed, calls=1_000, kills=9)
     assert not faults, summary
 
 
