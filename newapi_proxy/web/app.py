@@ -59,7 +59,8 @@ class Edge:
         self.keys = keys.Keys()
         self.draining = False
         self.budget = Budget()
-        self._router = Router(routes)
+        self.routes = tuple(routes)
+        self._router = Router(self.routes)
         self._failure = failure
         self._own = own or {}
 
@@ -200,12 +201,23 @@ def bare_404(edge: Edge, call: Call) -> None:
 
 async def not_implemented(edge: Edge, call: Call) -> None:
     """A route that New API has and answers with 501 (relay-and-billing §1.2); the key is checked first, as there."""
+    known = holder(edge, call)
+    if known is not None:
+        call.arrival.reply.whole(501, (), _plain("API not implemented", "new_api_error", "api_not_implemented"))
+        edge.note(known.visit, missing("API not implemented"))
+
+
+def missing(message: str) -> ClientError:
+    """The error of a route that is known and not served."""
+    return ClientError(message, status=501, kind="not_found", code="api_not_implemented")
+
+
+def holder(edge: Edge, call: Call) -> Call | None:
+    """The call as its key's holder's, who may be out of money; None where it has been refused."""
     try:
         token = edge.keys.caller(edge.house.snapshot, call.visit.path, call.query, call.arrival.headers)
         keys.admit(token, call.visit.client_ip, edge.house.clock.wall(), drained=True)
     except ClientError as error:
         edge.refuse(call, error)
-        return
-    call.arrival.reply.whole(501, (), _plain("API not implemented", "new_api_error", "api_not_implemented"))
-    missing = ClientError("API not implemented", status=501, kind="not_found", code="api_not_implemented")
-    edge.note(call.by(token), missing)
+        return None
+    return msgspec.structs.replace(call, visit=call.by(token))

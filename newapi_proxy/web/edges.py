@@ -12,8 +12,9 @@ from newapi_proxy.web.app import Edge, Failure
 _OPENAI: Final = "/v1/chat/completions"
 _ANTHROPIC: Final = "/v1/messages"
 _GEMINI: Final = "/v1beta/models/"
+_MESSAGES: Final = "/v1/messages/"
 _COMPATIBLE: Final = "/v1beta/openai/"
-_GOOGLE: Final = ("/v1beta/models", "/v1beta/models/{id}", "/v1beta/")  # the last one: whatever is not there below it
+_GOOGLE: Final = ("/v1beta/models", "/v1beta/models/{id}", "/v1beta/", "/upload/v1beta/")  # and what is not there below
 
 
 def relay_edge(house: House) -> Edge:
@@ -21,6 +22,7 @@ def relay_edge(house: House) -> Edge:
     openai = _failure(_OPENAI)
     models = models_routes.routes(openai, _failure(_ANTHROPIC), _failure(_GEMINI))
     own: dict[str, Failure] = {_COMPATIBLE: openai}  # before the prefix that it stands below
+    own |= {_MESSAGES: _failure(_ANTHROPIC)}
     own |= {pattern: surface.failure for pattern, surface in SURFACES.items()}
     own |= dict.fromkeys(_GOOGLE, _failure(_GEMINI))
     own |= dict.fromkeys((account_routes.BALANCE, account_routes.CALLS), account_routes.plain)

@@ -18,7 +18,7 @@ from newapi_proxy.relay import exchange, once
 from newapi_proxy.surfaces import SURFACES
 from newapi_proxy.surfaces.base import PATH, QUERY, Surface
 from newapi_proxy.web import body, keys
-from newapi_proxy.web.app import Action, Call, Edge, not_implemented
+from newapi_proxy.web.app import Action, Call, Edge, holder, missing, not_implemented
 from newapi_proxy.web.router import Route
 
 ONCE: Final = istr(once.HEADER)
@@ -27,10 +27,7 @@ NOT_IMPLEMENTED: Final[Mapping[str, tuple[str, ...]]] = {
     "/v1/audio/speech": ("POST",),
     "/v1/audio/transcriptions": ("POST",),
     "/v1/audio/translations": ("POST",),
-    "/v1/completions": ("POST",),
     "/v1/edits": ("POST",),
-    "/v1/embeddings": ("POST",),
-    "/v1/engines/{model}/embeddings": ("POST",),
     "/v1/files": ("GET", "POST"),
     "/v1/files/{id}": ("GET", "DELETE"),
     "/v1/fine-tunes": ("GET", "POST"),
@@ -40,24 +37,57 @@ NOT_IMPLEMENTED: Final[Mapping[str, tuple[str, ...]]] = {
     "/v1/images/edits": ("POST",),
     "/v1/images/generations": ("POST",),
     "/v1/images/variations": ("POST",),
-    "/v1/moderations": ("POST",),
-    "/v1/rerank": ("POST",),
-    "/v1/responses": ("POST",),
     "/v1/responses/compact": ("POST",),
     "/v1/responses/{id}": ("GET", "DELETE"),
     "/v1/responses/{id}/cancel": ("POST",),
     "/v1/responses/{id}/input_items": ("GET",),
 }
+NATIVE: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
+    "/v1/chat": ("POST /v1/chat/completions", ("POST",)),
+    "/v2/chat": ("POST /v1/chat/completions", ("POST",)),
+    "/v1/embed": ("POST /v1/embeddings", ("POST",)),
+    "/v2/embed": ("POST /v1/embeddings", ("POST",)),
+    "/v2/rerank": ("POST /v1/rerank", ("POST",)),
+    "/v1/messages/batches": ("POST /v1/messages, one by one", ("GET", "POST")),
+    "/v1/messages/batches/{id}": ("POST /v1/messages, one by one", ("GET", "POST", "DELETE")),
+    "/v1/batches": ("each request by itself", ("GET", "POST")),
+    "/v1/batches/{id}": ("each request by itself", ("GET", "POST")),
+    "/v1beta/files": ("inline data", ("GET", "POST")),
+    "/v1beta/files/{id}": ("inline data", ("GET", "DELETE")),
+    "/upload/v1beta/files": ("inline data", ("POST",)),
+    "/v1beta/cachedContents": ("the whole prompt", ("GET", "POST")),
+    "/v1beta/cachedContents/{id}": ("the whole prompt", ("GET", "PATCH", "DELETE")),
+    "/v1beta/models/{model}:predict": ("POST /v1/images/generations", ("POST",)),
+    "/v1beta/models/{model}:predictLongRunning": ("nothing yet", ("POST",)),
+    "/v1beta/models/{model}:batchGenerateContent": ("generateContent, one by one", ("POST",)),
+    "/v1beta/models/{model}:asyncBatchEmbedContent": ("batchEmbedContents", ("POST",)),
+}
+"""Providers' own routes that are not passed on, because nothing that can spend goes by unmetered (demand B10): what to
+use in their place, and their methods."""
 
 
 def routes() -> list[Route[Action]]:
-    """Every surface on its path, and what New API knows beyond them and answers with 501."""
+    """Every surface on its path; what New API knows beyond them, and providers' own routes, answered with 501."""
     found = [Route(pattern, {"POST": _relay(surface)}) for pattern, surface in SURFACES.items()]
     known = {route.pattern for route in found}
     for pattern, methods in NOT_IMPLEMENTED.items():
         if pattern not in known:
             found.append(Route(pattern, dict.fromkeys(methods, not_implemented)))
+    for pattern, (instead, methods) in NATIVE.items():
+        found.append(Route(pattern, dict.fromkeys(methods, _native(instead))))
     return found
+
+
+def _native(instead: str) -> Action:
+    """Refuses a provider's own route, in the words of its format; the key is checked first."""
+
+    async def refuse(edge: Edge, call: Call) -> None:
+        known = holder(edge, call)
+        if known is not None:
+            message = f"{call.visit.method} {call.visit.route} is not passed on to providers; use {instead}."
+            edge.refuse(known, missing(message))
+
+    return refuse
 
 
 def _relay(surface: Surface) -> Action:
