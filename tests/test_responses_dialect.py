@@ -362,6 +362,10 @@ def test_xai() -> None:
     """Efforts and picture kinds as its models take them; an error as a bare string (T-XAI-002, 005, 006 (OR))."""
     out = sent(ask(reasoning={"effort": "none"}), "xai", "grok-4.5")
     assert (tree(out)["reasoning"], out.dropped) == ({"effort": "low"}, ("reasoning.effort~",))
+    out = sent(ask(reasoning={"effort": "low", "summary": "auto"}), "xai", "grok-4")
+    assert (tree(out)["reasoning"], out.dropped) == ({"summary": "auto"}, ("reasoning.effort",))
+    out = sent(ask(reasoning={"effort": "low", "summary": "auto"}), "openrouter", "a/b")
+    assert (tree(out)["reasoning"], out.dropped) == ({"effort": "low", "summary": "auto"}, ())
     webp = {"type": "input_image", "image_url": "data:image/webp;base64,UklGRg=="}
     with pytest.raises(Unsupported) as refused:
         sent(ask([{"role": "user", "content": [webp]}]), "xai", "grok-4.3")

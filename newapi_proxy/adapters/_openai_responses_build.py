@@ -105,8 +105,11 @@ def fit(draft: Draft, change: Callable[[Draft], None]) -> None:
     draft.body["reasoning_effort"] = word
     change(draft)
     new = draft.body.pop("reasoning_effort", None)
-    draft.dropped[known:] = [name.replace("reasoning_effort", "reasoning.effort") for name in draft.dropped[known:]]
-    if new != word:
+    told = draft.dropped[known:]
+    draft.dropped[known:] = [name.replace("reasoning_effort", "reasoning.effort") for name in told]
+    if "reasoning_effort" in told:
+        draft.body["reasoning"] = {name: one for name, one in reasoning.items() if name != "effort"}
+    elif new is not None and new != word:
         draft.body["reasoning"] = {**reasoning, "effort": new}
 
 
