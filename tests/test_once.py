@@ -267,12 +267,12 @@ async def test_pruning_takes_batches(tmp_path: Path) -> None:
         database = play.there.house.db
         for number in range(replies.BATCH + 3):
             place = replies.Place(number, "key")
-            claim = replies.Claim(request_id=str(number), place=place, owner="r", boot="b", at=1)
+            claim = replies.Claim(request_id=str(number), place=place, owner=f"r{number}", boot="b", at=1)
+            assert await database.write(replies.claim, claim) is None
             assert await database.write(replies.claim, claim) is None
             if number:
-                kept = replies.Answer(
-                    place=place, owner="r", status=200, streamed=False, headers="[]", size=1, body=b"x", expires=5
-                )
+                told = {"status": 200, "streamed": False, "headers": "[]", "size": 1, "body": b"x"}
+                kept = replies.Answer(place=place, owner=claim.owner, expires=5, **told)
                 assert await database.write(_keep, kept)
         assert await database.write(replies.prune, 4) == 0
         assert await database.write(replies.prune, 5) == replies.BATCH

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, func, select, update
 from newapi_proxy.billing import audit, ledger
 from newapi_proxy.errors import OurError
 from newapi_proxy.store import db as store
-from newapi_proxy.store import dialects, processes, server
+from newapi_proxy.store import dialects, processes, replies, server
 from newapi_proxy.store.db import Database
 from newapi_proxy.store.schema import ledger as rows
 from newapi_proxy.store.schema import processes as process_table
@@ -65,6 +65,38 @@ def _balance(conn: Connection) -> int:
 def _states(conn: Connection) -> dict[str, int]:
     asked = select(rows.c.state, func.count()).group_by(rows.c.state)
     return {state: count for state, count in conn.execute(asked)}
+
+
+async def test_one_key_many_processes(far: Any) -> None:
+    """Of a hundred claims of one idempotency key, by four processes, one runs; its answer is told by all of them."""
+    all = [await _open(far) for _ in range(4)]
+    (one,) = await all[0].write(_people, [(500, 100_000)])
+    place = replies.Place(one.token_id, "key")
+
+    def claim(number: int) -> Awaitable[replies.Found | None]:
+        db = all[number % 4]
+        wanted = replies.Claim(request_id="1/key", place=place, owner=f"r{number}", boot=db.boot, at=1000)
+        return db.write(replies.claim, wanted)
+
+    found = await asyncio.gather(*(claim(number) for number in range(100)))
+    (winner,) = [number for number, had in enumerate(found) if had is None]
+    assert {(had.state, had.owner) for had in found if had is not None} == {("open", f"r{winner}")}
+    db, id = all[winner % 4], f"r{winner}"
+    answer = replies.Answer(
+        place=place, owner=id, status=200, streamed=True, headers="[]", size=4, body=b"\x00\xff'x", expires=2000
+    )
+    assert await db.write(ledger.hold, money.hold(id, one, 10, db.boot)) is None
+    assert await db.write(ledger.settle, replace(money.settlement(id, one, 10, 10), answer=answer)) == 10
+    for other in all:
+        had = await other.write(replies.claim, replies.Claim(request_id="1/key", place=place, owner="late", at=1500))
+        assert had is not None
+        assert (had.state, had.streamed, had.size, had.owner) == ("kept", True, 4, id)
+        assert await other.read(lambda conn: replies.load(conn, place, id)) == b"\x00\xff'x"
+    assert await all[1].write(replies.prune, 2000) == 1
+    assert await claim(7) is None
+    assert await all[3].write(replies.release, replies.Claim(request_id="1/key", place=place, owner="r7")) is True
+    for each in all:
+        await each.close()
 
 
 async def test_one_balance_many_processes(far: Any) -> None:

@@ -8,6 +8,7 @@ other. Functions of a connection; knows nothing of HTTP. Sources: user-demands B
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Final, Literal
 
 import msgspec
@@ -77,8 +78,12 @@ _TOLD: Final = tuple(replies.c[name] for name in Found.__struct_fields__)
 
 
 def claim(conn: Connection, claims: Sequence[Claim]) -> list[Found | None]:
-    """Per claim None where the request may run now, else what stands under its key; what has expired gives way."""
-    return [_claimed(conn, one) for one in claims]
+    """Per claim None where the request may run now, else what stands under its key; what has expired gives way.
+
+    Safe to repeat: a claim finds itself. Keys are taken in one order, so that processes do not wait for each other.
+    """
+    found = {one.owner: _claimed(conn, one) for one in sorted(claims, key=attrgetter("place.key"))}
+    return [found[one.owner] for one in claims]
 
 
 def _claimed(conn: Connection, one: Claim) -> Found | None:
@@ -89,6 +94,8 @@ def _claimed(conn: Connection, one: Claim) -> Found | None:
     if conn.execute(delete(replies).where(expired)).rowcount and _OPEN.run(conn, [row]):
         return None
     found = conn.execute(select(*_TOLD).where(_at(one.place)).with_for_update()).one()  # as it is now, on any engine
+    if found.state == "open" and found.owner == one.owner:
+        return None
     return Found(
         state=found.state,
         owner=words(found.owner),

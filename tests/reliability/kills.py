@@ -25,14 +25,19 @@ async def run(folder: Path, seed: int, kills: int, rate: float) -> tuple[list[st
             group.create_task(storm.blow(one, seed, rate, over))
             for _ in range(kills):
                 await asyncio.sleep(dice.uniform(0.2, 1.2))
-                await asyncio.to_thread(one.daemon.kill)
-                _remember(one, settled(folder))
-                left = held(folder)
-                await one.start()
-                one.stale += sorted(left & held(folder))
+                await strike(one)
             await asyncio.sleep(0.5)
             over.set()
     return one.faults(), storm.tally(one)
+
+
+async def strike(one: storm.World) -> None:
+    """Kills the daemon and starts it again; what stands in the database in between is kept for the oracle."""
+    await asyncio.to_thread(one.daemon.kill)
+    _remember(one, settled(one.folder))
+    left = held(one.folder)
+    await one.start()
+    one.stale += sorted(left & held(one.folder))
 
 
 def _remember(one: storm.World, now: list[dict[str, Any]]) -> None:

@@ -6,22 +6,19 @@ The folder holds `run.json` (start balances, prices, secrets), `newapi.db`, the 
 and `clients.jsonl` (load), `settled.jsonl` (what was settled at the last kill) and the daemon's `log.jsonl`.
 The rules:
 
-O1  balances, counters of keys and channels, logs and ledger entries add up, for every token, to the unit
+O1  balances, counters of keys and channels, logs and ledger entries add up, for every token, to the unit; so do
+    budgets and the entries in their windows
 O2  what a client saw complete is settled once, at exactly the price of upstream's usage; what ended before costs what
     upstream stated, or what was delivered and no more than upstream sent; nothing where nothing was sent, or where it
     failed or was refused; every settled row has one row of the log, no other has any
 O3  nothing stays held, no balance is below zero, nothing changes after it was settled, and a start gives back what
     the killed process held
 O4  the usage a client saw is upstream's, the log's and the ledger's
-
-
-O1  balances and ledger entries add up, for every token, to the unit; so do budgets and the entries in their windows
-O2  what a client saw complete is settled once, at exactly the price of upstream's usage; nothing else is charged more
-    than what was asked of upstream can cost; what failed or was refused costs nothing
-O3  nothing stays held, no balance is below zero, nothing changes after it was settled
-O4  the usage a client saw is upstream's and the ledger's
 O5  no request makes more attempts than allowed, none with one channel and key twice
 O6  no secret stands in the log, the database or an answer
+O7  copies of a request under one idempotency key are charged once among them, and see the same bytes
+
+A client's row with a `key` is such a copy; the provider's journal knows all of them by that key.
 """
 
 from __future__ import annotations
@@ -33,6 +30,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +52,12 @@ class Run:
     channels: dict[int, Row] = field(default_factory=dict)
     texts: dict[str, bytes] = field(default_factory=dict)
     budgets: list[Row] = field(default_factory=list)
+
+    @cached_property
+    def paying(self) -> dict[str, str]:
+        """Of each idempotency key the request that was settled."""
+        settled = (one for one in self.clients.values() if self.ledger.get(one["id"], {}).get("state") == "settled")
+        return {client["key"]: client["id"] for client in settled if client.get("key")}
 
 
 def read(folder: Path) -> Run:
@@ -94,6 +98,7 @@ def check(run: Run) -> list[str]:
         _usages,
         _attempts,
         _secrets,
+        _copies,
     )
     return [fault for rule in rules for fault in rule(run)]
 
@@ -150,12 +155,12 @@ def _complete(run: Run) -> Iterator[str]:
     for id, client in run.clients.items():
         if not client["complete"]:
             continue
-        row = run.ledger.get(id)
+        row = run.ledger.get(_charged(run, client))
         if row is None or row["state"] != "settled":
             yield f"O2 {id} was seen complete and is {row and row['state']} in the ledger"
         elif row["charged"] + row["shortfall"] != (price := _price(run, client["plan"])):
             yield f"O2 {id} cost {row['charged']} + {row['shortfall']} short, by the price {price}"
-        if id not in run.upstream:
+        if (client.get("key") or id) not in run.upstream:
             yield f"O2 {id} was answered without upstream"
 
 
@@ -164,7 +169,7 @@ def _charges(run: Run) -> Iterator[str]:
         client = run.clients.get(id)
         if row["state"] != "settled" or not row["charged"]:
             continue
-        if id not in run.upstream:
+        if ((client or {}).get("key") or id) not in run.upstream:
             yield f"O2 {id} is charged {row['charged']} and never reached upstream"
         if client is None:
             yield f"O2 {id} is charged and no client sent it"
@@ -175,7 +180,7 @@ def _charges(run: Run) -> Iterator[str]:
 def _aborted(run: Run) -> Iterator[str]:
     """What a client did not see to its end."""
     for id, client in run.clients.items():
-        row, calls = run.ledger.get(id), run.upstream.get(id, ())
+        row, calls = run.ledger.get(_charged(run, client)), run.upstream.get(client.get("key") or id, ())
         if client["complete"]:
             continue
         if row is None or row["state"] != "settled":
@@ -234,11 +239,12 @@ def _usages(run: Run) -> Iterator[str]:
     for id, client in run.clients.items():
         if not client["complete"] or not client["usage"]:
             continue
-        plan, rows = client["plan"], run.logs.get(id, [])
+        plan, rows = client["plan"], run.logs.get(_charged(run, client), [])
         seen = (client["usage"].get("prompt_tokens"), client["usage"].get("completion_tokens"))
         if seen != (plan["prompt"], plan["completion"]):
             yield f"O4 {id}: the client saw {seen}, upstream said {plan['prompt']}, {plan['completion']}"
-        told = json.loads(run.ledger[id]["detail"] or "{}").get("usage", {}) if id in run.ledger else {}
+        paid = run.ledger.get(_charged(run, client), {})
+        told = json.loads(paid.get("detail") or "{}").get("usage", {})
         if (told.get("input"), told.get("output"), told.get("source")) != (*seen, "upstream"):
             yield f"O4 {id}: the ledger's detail has {told}"
         if [(row["prompt_tokens"], row["completion_tokens"]) for row in rows] != [seen]:
@@ -246,11 +252,35 @@ def _usages(run: Run) -> Iterator[str]:
 
 
 def _attempts(run: Run) -> Iterator[str]:
+    copied = {client["key"] for client in run.clients.values() if client.get("key")}
     for id, calls in run.upstream.items():
+        if id in copied:
+            continue  # after a kill the next copy asks anew
         if len(calls) > run.meta["max_attempts"]:
             yield f"O5 {id} made {len(calls)} attempts"
         if len({(call["channel"], call["key"]) for call in calls}) != len(calls):
             yield f"O5 {id} used a channel and key twice"
+
+
+def _charged(run: Run, client: Row) -> str:
+    """The request that pays for what this client saw: its own, or the copy that was settled."""
+    return run.paying.get(client.get("key") or "", client["id"])
+
+
+def _copies(run: Run) -> Iterator[str]:
+    copies: dict[str, list[Row]] = defaultdict(list)
+    for client in run.clients.values():
+        if client.get("key"):
+            copies[client["key"]].append(client)
+    for key, clients in copies.items():
+        paid = [one["id"] for one in clients if run.ledger.get(one["id"], {}).get("state") == "settled"]
+        if len(paid) > 1:
+            yield f"O7 {key} is charged to {len(paid)} of its copies: {paid[:3]}"
+        seen = {client["seen"] for client in clients if client["seen"]}
+        if len(seen) > 1:
+            yield f"O7 the copies of {key} saw {len(seen)} different answers"
+        if seen and not paid:
+            yield f"O7 {key} was answered and not charged"
 
 
 def _secrets(run: Run) -> Iterator[str]:

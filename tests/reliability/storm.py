@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import hashlib
 import random
 import sys
 import tempfile
@@ -76,7 +77,10 @@ def config(port: int, upstream: str, mark: str = "a") -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """One request: who sends it, how upstream answers, when the client leaves."""
+    """One request: who sends it, how upstream answers, when the client leaves.
+
+    `copy` tells copies apart that are sent under one idempotency key, which is the id.
+    """
 
     id: str
     token: str
@@ -87,6 +91,12 @@ class Plan:
     pause: float
     fault: str
     leave: float | None
+    copy: str = ""
+
+    @property
+    def sent(self) -> str:
+        """The request's own id."""
+        return self.id + self.copy
 
     def body(self) -> dict[str, Any]:
         """What the client sends."""
@@ -160,13 +170,14 @@ class World:
         """Stops it the same way."""
         return await asyncio.to_thread(self.daemon.stop)
 
-    async def send(self, session: ClientSession, one: Plan) -> None:
+    async def send(self, session: ClientSession, one: Plan) -> clients.Answer:
         """Sends one request and keeps its answer."""
-        headers = {"x-request-id": one.id}
+        headers = {"x-request-id": one.sent} | ({"idempotency-key": one.id} if one.copy else {})
         url = f"{self.daemon.url}/v1/chat/completions"
         key = CLIENT_KEYS[one.token]
         answer = await clients.post(session, url, one.body(), key=key, headers=headers, leave=one.leave)
-        self.answers[one.id] = (one, answer)
+        self.answers[one.sent] = (one, answer)
+        return answer
 
     def faults(self, units: tuple[int, int, int] = UNITS, tokens: dict[str, int] | None = None) -> list[str]:
         """Writes the journals and asks the oracle. The daemon must have ended."""
@@ -196,8 +207,11 @@ def _call(call: Call) -> dict[str, Any]:
 
 def _answer(one: Plan, answer: clients.Answer) -> dict[str, Any]:
     text = answer.body + repr(answer.headers).encode()
+    seen = one.copy and answer.status == 200 and not answer.broken and not answer.left
     return {
-        "id": one.id,
+        "id": one.sent,
+        "key": one.id if one.copy else None,
+        "seen": hashlib.sha256(answer.body).hexdigest() if seen else None,
         "plan": one.journal(),
         "status": answer.status,
         "complete": answer.complete,

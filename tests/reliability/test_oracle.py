@@ -131,3 +131,30 @@ def test_secret_in_a_file() -> None:
     tampered = run()
     tampered.texts["log.jsonl"] = b'{"error": "sk-canary"}'
     assert [fault[:2] for fault in oracle.check(tampered)] == ["O6"]
+
+
+def copied() -> oracle.Run:
+    """A run with two copies of a request under one key: the first was charged, the second saw its answer."""
+    made = run()
+    made.clients["one"] |= {"key": "k", "seen": "digest"}
+    made.clients["copy"] = made.clients["one"] | {"id": "copy"}
+    made.upstream["k"] = made.upstream.pop("one") * 2
+    return made
+
+
+def test_copies() -> None:
+    """Copies that are charged once and see the same have no faults, though upstream was asked by both."""
+    assert oracle.check(copied()) == []
+
+
+def test_copies_that_are_charged_twice() -> None:
+    """A second charge under a key, a different answer, an answer without a charge are found (O7)."""
+    twice = copied()
+    twice.ledger["copy"] = twice.ledger["one"] | {"request_id": "copy"}
+    assert "O7" in {fault[:2] for fault in oracle.check(twice)}
+    different = copied()
+    different.clients["copy"]["seen"] = "other"
+    assert {fault[:2] for fault in oracle.check(different)} == {"O7"}
+    free = copied()
+    free.ledger["one"] |= {"state": "voided", "charged": 0}
+    assert "O7" in {fault[:2] for fault in oracle.check(free)}

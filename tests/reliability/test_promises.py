@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.reliability import allowance, departures, kills, race, reloads, storm
+from tests.reliability import allowance, departures, duplicates, kills, race, reloads, storm
 
 SEED = 20_241
 
@@ -35,6 +35,12 @@ async def test_budget(tmp_path: Path) -> None:
     assert not faults, summary
 
 
+async def test_duplicates(tmp_path: Path) -> None:
+    """Of many copies under one idempotency key one is charged, and all see its bytes, over kills too (RF4)."""
+    faults, summary = await duplicates.run(tmp_path, SEED, keys=24, copies=12, kills=3)
+    assert not faults, summary
+
+
 async def test_reloads(tmp_path: Path) -> None:
     """No request fails or sees two configurations while the file is good, changed and broken in turn (RF5)."""
     faults, summary = await reloads.run(tmp_path, SEED, reloads=300, rate=100, growth=16.0)
@@ -60,6 +66,13 @@ async def test_kills_at_length(tmp_path: Path, seed: int) -> None:
 async def test_budget_at_length(tmp_path: Path, seed: int) -> None:
     """The same with more kills."""
     faults, summary = await allowance.run(tmp_path, seed, calls=1_000, kills=9)
+    assert not faults, summary
+
+
+@pytest.mark.soak
+async def test_duplicates_at_length(tmp_path: Path) -> None:
+    """RF4 in full: a hundred copies of a thousand requests."""
+    faults, summary = await duplicates.run(tmp_path, SEED, keys=1_000, copies=100, kills=50)
     assert not faults, summary
 
 
