@@ -6,7 +6,7 @@ What may change while the daemon runs and what needs a restart stands in `FIXED`
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, time
 from decimal import Decimal
 from functools import lru_cache
@@ -67,6 +67,7 @@ class Channel(msgspec.Struct, frozen=True, kw_only=True):
     proxy: str | None = None
     options: Any = None
     thinking: Thinking | None = None
+    inherited: bool = False  # its row in the database is another program's, who reads its status there
     ceilings: tuple[Ceilings, ...] = ()
 
     def upstream_model(self, requested: str) -> str:
@@ -267,12 +268,16 @@ def bare(key: str) -> str:
 
 
 def build(
-    config: Config, rows: Sequence[TokenRow], channel_ids: Mapping[str, int], saved: Saved = NOTHING_SAVED
+    config: Config,
+    rows: Sequence[TokenRow],
+    channel_ids: Mapping[str, int],
+    saved: Saved = NOTHING_SAVED,
+    inherited: Collection[str] = (),
 ) -> Snapshot:
     """The view of a configuration over the database's token rows; the file wins where both name a key.
 
-    `channel_ids`: the database row of each channel; `saved`: which groups keys of the database may name. Channels of a
-    type that this version cannot serve are left out.
+    `channel_ids`: the database row of each channel; `saved`: which groups keys of the database may name; `inherited`:
+    names of the database's own channels. Channels of a type that this version cannot serve are left out.
     """
     by_digest = {row.digest: row for row in rows}
     groups = _group_ceilings(config)
@@ -282,6 +287,7 @@ def build(
         digest = token_digest(token)
         tokens[digest] = _file_token(token, by_digest[digest], config.timezone, groups)
     channels = [_channel(one, channel_ids[one.name]) for one in config.channels if one.enabled and _served(one)]
+    channels = [msgspec.structs.replace(one, inherited=True) if one.name in inherited else one for one in channels]
     prices = book(config.prices, config.ratios, config.ratios_by_group())
     return Snapshot(config, channels, tokens, prices, grouping.aliases)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from newapi_proxy.adapters.base import Adapter, Options
 from newapi_proxy.errors import UpstreamFailure
 from newapi_proxy.relay import health as states
-from newapi_proxy.relay.health import Health
+from newapi_proxy.relay.health import Health, Lasting
 from newapi_proxy.secret import Secret
 from newapi_proxy.snapshot import Channel
 
@@ -154,3 +154,64 @@ def test_a_channel_that_was_moved_is_not_held_responsible() -> None:
         health.failed(made(), 0, BROKEN, trial=False)
     assert not health.usable(made(), 0)
     assert health.usable(made(key="new"), 0)
+
+
+class Paper:
+    """Notes that are kept as they come."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, str, Lasting | None]] = []
+
+    def rested(self, channel: Channel, mark: str, lasting: Lasting) -> None:
+        self.lines.append((channel.name, mark, lasting))
+
+    def woke(self, channel: Channel, mark: str) -> None:
+        self.lines.append((channel.name, mark, None))
+
+
+def noted() -> tuple[Health, Hands, Paper]:
+    hands, paper = Hands(), Paper()
+    return Health(hands, lambda channel, state: None, paper), hands, paper
+
+
+LIMITED = UpstreamFailure("x", upstream_status=429, kind="rate_limit", blames="key")
+
+
+def test_rests_are_noted_and_taken_up_by_another_life() -> None:
+    """A dead key and an open channel are noted with how long, a mere limit of rate is not; their end is noted too."""
+    health, _, paper = noted()
+    health.failed(made(), 0, LIMITED, trial=False)
+    assert paper.lines == []
+    health.failed(made(), 0, DEAD, trial=False)
+    health.failed(made(), 1, DEAD, trial=False)
+    (_, first, one), (_, second, two) = paper.lines
+    assert one is not None
+    assert two is not None
+    assert (one.seconds, one.reason, one.whole, two.whole) == (600.0, "upstream_auth 401", False, True)
+    later, _, again = noted()
+    assert later.restore(made(), first, 500.0, 0.0)
+    assert not later.restore(made(key="turned"), first, 500.0, 0.0)
+    assert (later.wait(made(), 0), later.wait(made(), 1)) == (500.0, 0.0)
+    later.succeeded(made(), 0, trial=False)
+    assert again.lines == [("a", first, None)]
+    assert first != second
+
+
+def test_an_open_channel_is_taken_up_with_its_pause() -> None:
+    """What was left of the pause is waited for, one trial is let in after it, and the next pause is twice as long."""
+    health, _, paper = noted()
+    for _ in range(5):
+        health.failed(made(), 0, BROKEN, trial=False)
+    ((_, mark, lasting),) = paper.lines
+    assert lasting is not None
+    assert (lasting.seconds, lasting.pause, lasting.whole) == (30.0, 30.0, True)
+    later, hands, again = noted()
+    assert later.restore(made(), mark, 10.0, 30.0)
+    assert later.wait(made(), 0) == 10.0
+    hands.now += 10.0
+    assert later.began(made())
+    later.failed(made(), 0, BROKEN, trial=True)
+    assert later.wait(made(), 0) == 60.0
+    later.wake("a")
+    assert later.usable(made(), 0)
+    assert [line for _, _, line in again.lines if line is None] == []

@@ -66,7 +66,8 @@ def test_columns_that_all_types_share() -> None:
     )
     assert (found.priority, found.weight, found.organization, found.auto_disable) == (3, 7, "org", True)
     assert not one(auto_ban=False).auto_disable
-    assert [one(status=status).enabled for status in (1, 2, 3, 0)] == [True, False, False, False]
+    assert [one(status=status).enabled for status in (1, 2, 0)] == [True, False, False]
+    assert "was disabled automatically (too slow): `newapi-proxy channel enable`" in told(status=3, reason="too slow")
 
 
 def test_keys_of_every_form() -> None:

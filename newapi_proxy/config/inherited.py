@@ -121,6 +121,9 @@ def _channel(row: ChannelRow, origin: Origin, options: Mapping[str, Mapping[str,
     )
     if setting.get("system_prompt") or row.system_prompt:
         told.append("its system prompt is not served")
+    if row.status == channels.AUTO_DISABLED:
+        why = f" ({row.reason})" if row.reason else ""
+        told.append(f"was disabled automatically{why}: `newapi-proxy channel enable` lets it serve again")
     _check(channel, adapter.options)
     return channel
 

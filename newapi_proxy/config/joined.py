@@ -17,6 +17,7 @@ from newapi_proxy.config.load import DATABASE, Loaded, priced
 from newapi_proxy.config.model import Config, Ratios
 from newapi_proxy.config.nodes import Path, Place, dotted, fault
 from newapi_proxy.config.saved import Saved, saved
+from newapi_proxy.store.channels import ENABLED
 from newapi_proxy.store.held import Held
 
 _LINE: Final = re.compile(r"(.+?):(\d+)(?: |$)")
@@ -45,7 +46,8 @@ def join(loaded: Loaded, held: Held) -> Joined:
     options = {kind: {**loaded.options.get(kind, {})} for kind in {*loaded.options, *found.options}}
     for kind, values in found.options.items():
         options[kind] |= values
-    taken = takeover(held.channels, held.origin, options, [one.name for one in file.channels])
+    rows = [msgspec.structs.replace(one, status=ENABLED) if one.id in held.resting else one for one in held.channels]
+    taken = takeover(rows, held.origin, options, [one.name for one in file.channels])
     origins = dict(loaded.origins)
     config = _over(file, found, origins)
     config = msgspec.structs.replace(config, channels=(*file.channels, *taken.channels))

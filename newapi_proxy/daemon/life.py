@@ -29,6 +29,7 @@ from newapi_proxy.daemon.drain import drain
 from newapi_proxy.daemon.following import follow
 from newapi_proxy.daemon.neighbours import recover, watch
 from newapi_proxy.daemon.redaction import hide
+from newapi_proxy.daemon.rests import Rests
 from newapi_proxy.daemon.tidy import tidy
 from newapi_proxy.daemon.view import Views
 from newapi_proxy.errors import ProxyError
@@ -139,11 +140,13 @@ class Daemon:
         """Everything that serves, then readiness."""
         views = Views(database, self._clock)
         first, whole = await views.build(self._first)
-        health = Health(self._clock, _told)
+        rests = Rests(database, self._clock)
+        health = Health(self._clock, _told, rests)
+        await rests.follow(health, first)
         house = House(first, database, client, health, self._clock, boot=database.boot)
         house.fetcher = HttpFetcher()
         self._house = house
-        self._reloader = reload.Reloader(self._path, house, views, self._first)
+        self._reloader = reload.Reloader(self._path, house, views, rests, self._first)
         self._edge, self._private = edges.relay_edge(house), edges.metrics_edge(house)
         self._servers = [
             await self._accept(self._edge, relay),

@@ -16,6 +16,7 @@ from newapi_proxy import log, metrics
 from newapi_proxy.config import load
 from newapi_proxy.config.nodes import Fault
 from newapi_proxy.daemon.redaction import hide
+from newapi_proxy.daemon.rests import Rests
 from newapi_proxy.daemon.view import Views
 from newapi_proxy.relay.house import House
 from newapi_proxy.snapshot import FIXED
@@ -27,10 +28,11 @@ WHOLE_EVERY: Final = 8  # reloads under load between two looks at the whole heap
 class Reloader:
     """Turns a file into the house's snapshot. `views` join a configuration with the database; `loaded` is in use."""
 
-    def __init__(self, path: Path, house: House, views: Views, loaded: load.Loaded) -> None:
+    def __init__(self, path: Path, house: House, views: Views, rests: Rests, loaded: load.Loaded) -> None:
         self._path = path
         self._house = house
         self._views = views
+        self._rests = rests
         self._loaded = loaded  # as the file has it
         self._warned: tuple[Fault, ...] = loaded.warnings
         self._one = asyncio.Lock()
@@ -45,17 +47,21 @@ class Reloader:
         """The same file with what the database says now; whether that is something else than before."""
         async with self._one:
             made = await self._views.again(self._loaded)
-            if made is None:
-                return False
-            self._house.snapshot, whole = made
-            metrics.forget_channels(channel.name for channel in self._house.snapshot.channels)
-            for warning in whole.warnings:
-                if warning not in self._warned:
-                    log.logger().warning("config_warning", warning=str(warning))
-            self._warned = whole.warnings
-            told(self._house, whole, cause="database")
-            self._settle()
-            return True
+            if made is not None:
+                self._house.snapshot = made[0]
+            await self._rests.follow(self._house.health, self._house.snapshot)
+            if made is not None:
+                self._tell(made[1])
+            return made is not None
+
+    def _tell(self, whole: load.Loaded) -> None:
+        metrics.forget_channels(channel.name for channel in self._house.snapshot.channels)
+        for warning in whole.warnings:
+            if warning not in self._warned:
+                log.logger().warning("config_warning", warning=str(warning))
+        self._warned = whole.warnings
+        told(self._house, whole, cause="database")
+        self._settle()
 
     async def _reloaded(self) -> bool:
         loaded = await asyncio.get_running_loop().run_in_executor(None, load.read, self._path, dict(os.environ))
@@ -72,6 +78,7 @@ class Reloader:
         hide(loaded.config)
         self._house.snapshot, whole = await self._views.build(loaded)
         self._loaded, self._warned = loaded, whole.warnings
+        await self._rests.follow(self._house.health, self._house.snapshot)
         adopt(whole, self._house)
         self._settle()
         return True

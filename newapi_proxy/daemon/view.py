@@ -108,7 +108,7 @@ class Views:
 def _made(loaded: Loaded, rows: Rows) -> tuple[Joined, Snapshot]:
     joined = join(loaded, rows.held)
     ids = {**rows.channel_ids, **joined.takeover.ids}
-    return joined, snapshot.build(joined.config, rows.tokens, ids, joined.saved)
+    return joined, snapshot.build(joined.config, rows.tokens, ids, joined.saved, joined.takeover.ids)
 
 
 def joined(conn: Connection, config: Config, at: int) -> Rows:

@@ -1,17 +1,23 @@
 """Which channels and keys may be used now: breakers by failure rate, parked keys, half-open recovery.
 
-State lives in memory, keyed by channel and by the key's digest, and survives reloads. A channel with
-`auto_disable: false` is never held back. Sources: user-demands F1, F2, F7, reliability 5.1, decision 20.
+State lives in memory, keyed by channel and by the key's digest, and survives reloads; what is worth keeping is told to
+`Notes`, and taken from there at a start. A channel with `auto_disable: false` is never held back. Sources: user-demands
+F1, F2, F7, reliability 5.1, decision 20.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from functools import lru_cache
+from hashlib import sha256
+from typing import Final, Protocol
+
+import msgspec
 
 from newapi_proxy.clock import Clock
 from newapi_proxy.errors import UpstreamFailure
+from newapi_proxy.secret import Secret
 from newapi_proxy.snapshot import Channel
 
 WINDOW: Final = 60.0  # seconds that the failure rate looks back
@@ -49,14 +55,37 @@ class _Breaker:
         self.failures += failed
 
 
+class Notes(Protocol):
+    """Who remembers rests for the next start. Called rarely: when one begins, and when one ends."""
+
+    def rested(self, channel: Channel, mark: str, lasting: Lasting) -> None:
+        """The channel, or one of its keys, rests."""
+        ...
+
+    def woke(self, channel: Channel, mark: str) -> None:
+        """It works again."""
+        ...
+
+
+class Lasting(msgspec.Struct, frozen=True):
+    """How long from now, and the channel's last pause, in seconds; `whole`: nothing of the channel can be used."""
+
+    seconds: float
+    pause: float
+    reason: str
+    whole: bool
+
+
 class Health:
     """The state of all channels and keys. `told(channel, state)` hears each change (a metric, a log line)."""
 
-    def __init__(self, clock: Clock, told: Callable[[str, int], None]) -> None:
+    def __init__(self, clock: Clock, told: Callable[[str, int], None], notes: Notes | None = None) -> None:
         self._clock = clock
         self._told = told
+        self._notes = notes
         self._breakers: dict[_Place, _Breaker] = {}
-        self._parked: dict[tuple[str, int], float] = {}
+        self._parked: dict[tuple[str, str], float] = {}
+        self._dead: set[tuple[str, str]] = set()  # those of the parked that are no mere limits of rate
 
     def usable(self, channel: Channel, key: int) -> bool:
         """Whether the pair may be tried now; a half-open channel admits one trial at a time."""
@@ -87,13 +116,18 @@ class Health:
     def succeeded(self, channel: Channel, key: int, *, trial: bool) -> None:
         """The attempt answered; a trial that does closes the breaker."""
         if self._parked:
-            self._parked.pop((channel.name, _digest(channel, key)), None)
+            at = (channel.name, _digest(channel, key))
+            self._parked.pop(at, None)
+            if at in self._dead:
+                self._dead.discard(at)
+                self._woke(channel, at[1])
         breaker = self._of(channel)
         if breaker is None:
             return
         if trial:
             del self._breakers[_place(channel)]
             self._told(channel.name, CLOSED)
+            self._woke(channel, mark(channel))
         elif not breaker.until:
             now = self._clock.monotonic()
             breaker.forget(now - WINDOW)
@@ -116,6 +150,10 @@ class Health:
             at = (channel.name, _digest(channel, key))
             self._parked[at] = max(self._parked.get(at, 0.0), now + min(pause, LONGEST))
             self._sweep(now)
+            if failure.kind != "rate_limit":
+                self._dead.add(at)
+                whole = all((channel.name, _digest(channel, one)) in self._dead for one in range(len(channel.keys)))
+                self._rested(channel, at[1], Lasting(min(pause, LONGEST), 0.0, _reason(failure), whole))
             self.released(channel, trial=trial)
             return
         if len(self._breakers) > MOST:
@@ -129,6 +167,41 @@ class Health:
             breaker.until = now + max(breaker.pause, min(failure.retry_after or 0.0, LONGEST))
             breaker.trial = False
             self._told(channel.name, OPEN)
+            lasting = Lasting(breaker.until - now, breaker.pause, _reason(failure), True)
+            self._rested(channel, mark(channel), lasting)
+
+    def restore(self, channel: Channel, found: str, seconds: float, pause: float) -> bool:
+        """Takes up a rest of an earlier life with `seconds` to go; whether it means this channel as it is now.
+
+        One whose time is over is not forgotten: a channel is half-open then.
+        """
+        until = self._clock.monotonic() + seconds
+        if found == mark(channel):
+            breaker = self._breakers.setdefault(_place(channel), _Breaker())
+            breaker.pause, breaker.until = pause, until or 1e-9
+            self._told(channel.name, OPEN)
+            return True
+        if found in {_digest(channel, key) for key in range(len(channel.keys))}:
+            self._parked[channel.name, found] = until
+            self._dead.add((channel.name, found))
+            return True
+        return False
+
+    def wake(self, name: str) -> None:
+        """Forgets what is held against a channel: somebody says that it works."""
+        for place in [place for place in self._breakers if place[0] == name]:
+            del self._breakers[place]
+            self._told(name, CLOSED)
+        self._parked = {at: until for at, until in self._parked.items() if at[0] != name}
+        self._dead = {at for at in self._dead if at[0] != name}
+
+    def _rested(self, channel: Channel, what: str, lasting: Lasting) -> None:
+        if self._notes is not None:
+            self._notes.rested(channel, what, lasting)
+
+    def _woke(self, channel: Channel, what: str) -> None:
+        if self._notes is not None:
+            self._notes.woke(channel, what)
 
     def _of(self, channel: Channel) -> _Breaker | None:
         return self._breakers.get(_place(channel)) if self._breakers else None
@@ -145,6 +218,7 @@ class Health:
     def _sweep(self, now: float) -> None:
         if len(self._parked) > 1000:
             self._parked = {at: until for at, until in self._parked.items() if until > now}
+            self._dead.intersection_update(self._parked)
 
 
 def _place(channel: Channel) -> _Place:
@@ -152,5 +226,22 @@ def _place(channel: Channel) -> _Place:
     return channel.name, channel.base_url, hash(channel.keys)
 
 
-def _digest(channel: Channel, key: int) -> int:
-    return hash(channel.keys[key]) if key < len(channel.keys) else 0
+def mark(channel: Channel) -> str:
+    """What a breaker holds against: the channel at this address with these keys."""
+    return "channel:" + _hashed(channel.base_url, *channel.keys)
+
+
+def _digest(channel: Channel, key: int) -> str:
+    return "key:" + (_hashed(channel.keys[key]) if key < len(channel.keys) else "")
+
+
+@lru_cache(maxsize=4096)
+def _hashed(*parts: str | Secret) -> str:
+    """16 hex digits, the same in every process."""
+    text = "\n".join(part if isinstance(part, str) else part.reveal() for part in parts)
+    return sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
+
+
+def _reason(failure: UpstreamFailure) -> str:
+    """What went wrong, without the words of an answer: they may quote a prompt."""
+    return f"{failure.kind} {failure.upstream_status or ''}".strip()

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Table, inspect, literal, select, table, text
 from sqlalchemy.schema import CreateColumn
 
 from newapi_proxy.errors import OurError
-from newapi_proxy.store import origin, schema
+from newapi_proxy.store import origin, resting, schema
 
 
 def _origin(conn: Connection) -> None:
@@ -50,6 +50,11 @@ def _budget_table(conn: Connection) -> None:
     _complete(conn, schema.ledger)
 
 
+def _health_table(conn: Connection) -> None:
+    """Channels and keys that rest."""
+    _create(conn, resting.TABLE)
+
+
 UPGRADES: Final[Sequence[tuple[str, Callable[[Connection], None]]]] = (
     ("origin", _origin),
     ("inherited_tables", _inherited_tables),
@@ -57,6 +62,7 @@ UPGRADES: Final[Sequence[tuple[str, Callable[[Connection], None]]]] = (
     ("process_table", _process_table),
     ("reply_table", _reply_table),
     ("budget_table", _budget_table),
+    ("health_table", _health_table),
 )
 
 

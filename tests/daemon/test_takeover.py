@@ -175,3 +175,50 @@ def test_the_command_line_is_noticed(daemon: Start, upstream: Scripted, tmp_path
     assert command(running.config, "token", "disable", "fresh").returncode == 0
     running.wait(lambda line: [one.get("cause") for one in running.lines].count("database") == 2)
     assert ask(running.url, model="gpt-4o", headers={"Authorization": f"Bearer {key}"})[0] == 401
+
+
+def test_a_dead_credential_is_written_where_the_other_program_looks(
+    daemon: Start, upstream: Scripted, tmp_path: Path
+) -> None:
+    """A channel of the database whose key is refused has status 3 there, rests through a restart, and serves again when
+    somebody enables it or when it works."""
+    file = tmp_path / "one-api.db"
+    installations.stand(file, "new-api", upstream.url)
+    change(file, "UPDATE channels SET other_info = '{\"theirs\": 1}' WHERE id = 1")
+    running = daemon(CONFIG.format(file=file))
+    upstream.says(Say(status=401))
+    assert ask(running.url, model="gpt-4o", headers=BEARER)[0] == 502
+    assert running.stop() == 0
+    (status, info), (enabled,) = found(file, "SELECT status, other_info FROM channels WHERE id = 1") + found(
+        file, "SELECT enabled FROM abilities WHERE channel_id = 1"
+    )
+    assert (status, enabled) == (3, 0)
+    told = orjson.loads(info)
+    assert (told["theirs"], told["status_reason"]) == (1, "upstream_auth 401")
+    upstream.says(Say())
+    running.start()
+    status, headers, _ = ask(running.url, model="gpt-4o", headers=BEARER)
+    assert (status, len(upstream.calls)) == (503, 0)
+    assert int(headers["retry-after"]) > 500
+    change(file, "UPDATE channels SET status = 1 WHERE id = 1")
+    running.wait(lambda line: line.get("cause") == "database")
+    assert ask(running.url, model="gpt-4o", headers=BEARER)[0] == 200
+    assert found(file, "SELECT COUNT(*) FROM proxy_health") == [(0,)]
+
+
+def test_a_breaker_survives_a_restart(daemon: Start, upstream: Scripted) -> None:
+    """A channel of the file that was cut off is still cut off after a restart, and its trial is one request."""
+    running = daemon(
+        "relay: {max_attempts: 1}\n"
+        f"channels: [{{name: weak, type: openai, base_url: '{upstream.url}', key: k, models: [gpt-4o]}}]\n"
+        "tokens: [{name: t, key: sk-demo}]\n"
+    )
+    upstream.says(Say(status=503))
+    for _ in range(5):
+        assert ask(running.url, model="gpt-4o")[0] == 503
+    assert running.wait("channel_state")["state"] == "open"
+    assert running.stop() == 0
+    running.start()
+    upstream.says(Say())
+    status, _, body = ask(running.url, model="gpt-4o")
+    assert (status, orjson.loads(body)["error"]["code"], len(upstream.calls)) == (503, "channels_resting", 0)
