@@ -292,7 +292,9 @@ class Template:
             return 0, b""
         said = data[self._from : last]
         if said.find(b"\n") >= 0:  # several frames: put together again from their texts they are the same bytes
-            texts = [frame[self._from : self._to] for frame in data[: last + len(self._after)].split(b"\n\n")]
+            start, end = self._from, self._to
+            frames = data[: last + len(self._after)].splitlines()[::2]  # half the price of a split by the blank line
+            texts = [frame[start:end] for frame in frames]
             if self._between.join(texts) != said:
                 return 0, b""
             said = b"".join(texts)
