@@ -160,6 +160,10 @@ CASES = {
         "config.yaml:1:32: prices.m.tiers: needs an input price for shorter prompts",
     ),
     "negative picture": ("prices: {m: {images: {hd: -2}}}\n", "config.yaml:1:27: prices.m.images.hd: is negative"),
+    "like and more": (
+        "prices: {m: {like: gpt-4o, input: 1}}\n",
+        "config.yaml:1:20: prices.m.like: another model's price excludes every other",
+    ),
     "two lengths": (
         "prices: {m: {second: 1, minute: 1}}\n",
         "config.yaml:1:22: prices.m.second: and minute exclude each other",

@@ -432,6 +432,12 @@ def test_models_without_a_price(tmp_path: Path) -> None:
     assert line.startswith("channels[0].models[1]: model nobody-knows has no price")
 
 
+def test_a_price_like_none(tmp_path: Path) -> None:
+    """An alias of a model without a price is warned of."""
+    (line,) = warned(tmp_path, "prices: {one: {like: nobody-knows}, two: {like: gpt-4o}}\n")
+    assert line == "prices.one.like: nobody-knows has no price"
+
+
 def test_a_zone_of_the_machine(tmp_path: Path) -> None:
     """TZ belongs to the machine: one that zoneinfo does not know is a warning, not a fault."""
     assert warned(tmp_path, "log: {}\n", {"TZ": "CET-1CEST"}) == [

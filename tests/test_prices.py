@@ -78,6 +78,18 @@ def test_a_row_of_parts_changes_parts_only() -> None:
     assert rates(book({"new": {"output": 3}}).find("new"), "input", "output") == ("3", "3")
 
 
+def test_a_price_like_another_models() -> None:
+    """An alias costs what its model does, tiers and pieces too, through other aliases; without one it has no price."""
+    tiers = [{"above": 10, "input": 2}]
+    prices = book({"a": {"like": "b"}, "b": {"like": "c"}, "c": {"input": 1, "image": 3, "tiers": tiers}})
+    found, origin = prices.sold("a"), prices.sold("c")
+    assert found is not None
+    assert origin is not None
+    assert (found.usd, found.version_key, found.at(11).usd) == (origin.usd, origin.version_key, origin.at(11).usd)
+    assert rates(book({"mine": {"like": "gpt-4o"}}).find("mine"), "output", "cache_read") == ("10", "1.25")
+    assert book({"a": {"like": "b"}, "b": {"like": "a"}, "c": {"like": "nobody-knows-it"}}).find("a") is None
+
+
 def test_zero_is_a_price() -> None:
     """A model that costs nothing is priced, and free."""
     for row in ({"input": 0}, {"call": 0}):

@@ -333,7 +333,8 @@ def book(
 
     `prices`: name → an object or mapping with the fields of `config.model.Price`; `ratios`: an object or mapping with
     the tables of `config.model.Ratios`; `groups`: group → ratio. Numbers may be float, int, Decimal or text; a float
-    counts as its shortest decimal. A row without any number is no price. Raises ValueError on a negative or NaN.
+    counts as its shortest decimal. A row without any number is no price, nor is one that is `like` another model
+    without a price. Raises ValueError on a negative or NaN.
     """
     sheets = {name: sheet for name, row in (prices or {}).items() if (sheet := _sheet(row))}
     tiers = {name: _tiers(row) for name, row in (prices or {}).items() if _field(row, "tiers")}
@@ -341,7 +342,20 @@ def book(
         table: {name: exact(value) for name, value in (_field(ratios, table) or {}).items()}
         for table in ("model_ratio", "model_price", *_TABLES)
     }
-    return PriceBook(sheets, tables, {group: exact(value) for group, value in (groups or {}).items()}, tiers)
+    shares = {group: exact(value) for group, value in (groups or {}).items()}
+    likes = {name: like for name, row in (prices or {}).items() if (like := _field(row, "like"))}
+    made = PriceBook(sheets, tables, shares, tiers)
+    while found := {name: price for name, like in likes.items() if like not in likes and (price := made.sold(like))}:
+        sheets |= {name: _copied(price) for name, price in found.items()}
+        tiers |= {name: tuple((above, _copied(one)) for above, one in price.tiers) for name, price in found.items()}
+        likes = {name: like for name, like in likes.items() if name not in found}
+        made = PriceBook(sheets, tables, shares, tiers)
+    return made
+
+
+def _copied(price: Price) -> Sheet:
+    """A price as the row that says all of it."""
+    return {field: Fraction(rate) for field, rate in price.usd.items()}
 
 
 def _base(name: str, sheet: Sheet) -> Fraction | None:

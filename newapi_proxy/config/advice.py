@@ -122,6 +122,13 @@ def _unpriced(view: View, priced: Priced) -> Iterator[Fault]:
             asked.add(names)
 
 
+def _unlike(view: View, priced: Priced) -> Iterator[Fault]:
+    """Prices taken from a model that has none."""
+    for model, price in view.config.prices.items():
+        if price.like is not None and not priced(model, model):
+            yield view.wrong(("prices", model, "like"), f"{price.like} has no price")
+
+
 def _exposed(view: View, plain: Mapping[Path, Place], exposed: Iterable[str]) -> Iterator[Fault]:
     """Files with secrets in plain text that others on this machine may read; one warning a file."""
     readable = set(exposed)
@@ -150,5 +157,5 @@ def advice(view: View, priced: Priced | None, plain: Mapping[Path, Place], expos
     """Every warning. `priced` is None where the prices themselves are faulty; `plain` as in `walk.Walked`."""
     found = [one for rule in _ADVICE for one in rule(view)]
     if priced is not None:
-        found += _unpriced(view, priced)
+        found += [*_unlike(view, priced), *_unpriced(view, priced)]
     return [*found, *_exposed(view, plain, exposed)]

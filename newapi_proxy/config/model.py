@@ -109,6 +109,7 @@ class Price(Struct, frozen=True):
     second: Annotated[float | None, doc("USD per second of sound")] = None
     minute: Annotated[float | None, doc("USD per minute of sound, charged by the second begun")] = None
     tiers: Annotated[tuple[Tier, ...], doc("other prices for long prompts")] = ()
+    like: Annotated[str | None, doc("instead of all that: the model whose price this one has too")] = None
 
 
 class Ratios(Struct, frozen=True):

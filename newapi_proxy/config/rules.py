@@ -338,24 +338,28 @@ def _prices(view: View) -> Iterator[Fault]:
             path: Path = ("groups", group)
             yield view.wrong((*path, "ratio") if (*path, "ratio") in view.places else path, "is negative")
     for model, price in view.config.prices.items():
-        at: Path = ("prices", model)
-        given = [name for name in price.__struct_fields__ if getattr(price, name) not in (None, {}, ())]
-        if not given:
-            yield view.wrong(at, "says no price; a free model is {call: 0}")
-        if "call" in given and len(given) > 1:
-            yield view.wrong((*at, "call"), "a price per call excludes every other")
-        if "second" in given and "minute" in given:
-            yield view.wrong((*at, "second"), "and minute exclude each other")
-        if price.tiers and price.input is None:
-            yield view.wrong((*at, "tiers"), "needs an input price for shorter prompts")
-        yield from _negative(view, at, price)
-        yield from _negative(view, (*at, "images"), price.images)
-        for index, tier in enumerate(price.tiers):
-            yield from _negative(view, (*at, "tiers", index), tier)
+        yield from _price(view, ("prices", model), price)
     for table in view.config.ratios.__struct_fields__:
         for model, ratio in getattr(view.config.ratios, table).items():
             if ratio < 0:
                 yield view.wrong(("ratios", table, model), "is negative")
+
+
+def _price(view: View, at: Path, price: Price) -> Iterator[Fault]:
+    given = [name for name in price.__struct_fields__ if getattr(price, name) not in (None, {}, ())]
+    if not given:
+        yield view.wrong(at, "says no price; a free model is {call: 0}")
+    for name, what in (("call", "a price per call"), ("like", "another model's price")):
+        if name in given and len(given) > 1:
+            yield view.wrong((*at, name), f"{what} excludes every other")
+    if "second" in given and "minute" in given:
+        yield view.wrong((*at, "second"), "and minute exclude each other")
+    if price.tiers and price.input is None:
+        yield view.wrong((*at, "tiers"), "needs an input price for shorter prompts")
+    yield from _negative(view, at, price)
+    yield from _negative(view, (*at, "images"), price.images)
+    for index, tier in enumerate(price.tiers):
+        yield from _negative(view, (*at, "tiers", index), tier)
 
 
 def _negative(view: View, at: Path, row: Mapping[str, float] | Price | Tier) -> Iterator[Fault]:
