@@ -330,7 +330,7 @@ def test_mist_006_images(client: str, url: str) -> None:
 @BOTH
 @pytest.mark.parametrize("stream", [False, True])
 def test_mist_007_to_010(client: str, stream: bool) -> None:
-    """T-MIST-007 to T-MIST-010: typed content, calls whole and untyped, usage on the last chunk, cached tokens."""
+    """T-MIST-007 to 010: typed content, calls whole and untyped, usage on the last chunk, cached tokens."""
     typed = [{"type": "thinking", "thinking": [{"type": "text", "text": "t"}]}, {"type": "text", "text": "x"}]
     call = {"id": "abcdefghi", "index": 0, "function": {"name": "f", "arguments": '{"a":1}'}}
     usage = {**USAGE, "num_cached_tokens": 4}

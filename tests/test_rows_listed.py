@@ -1,7 +1,6 @@
 """Every listed row has a test that names it, in every format that can say it and that this version serves.
 
-`tests/rows/listed.txt` is the list, `later.yaml` what no route serves yet, `differences.yaml` what is told otherwise,
-`unproved.yaml` the cells that are served and that no test names yet.
+`tests/rows/listed.txt` is the list, `later.yaml` what no route serves yet, `differences.yaml` what is told otherwise.
 """
 
 from __future__ import annotations
@@ -80,7 +79,6 @@ def table(name: str) -> Mapping[str, Any]:
 
 LATER: Final = table("later.yaml")
 DIFFERENT: Final = table("differences.yaml")
-UNPROVED: Final = table("unproved.yaml")
 NAMED: Final = functools.cache(mentions)
 
 
@@ -105,10 +103,8 @@ def test_every_row_is_tested(family: str) -> None:
         if row.family != family or row.id in LATER:
             continue
         found = NAMED().get(row.id)
-        excused = UNPROVED.get(row.id, ())
-        wanted = [letter for letter in row.letters if letter in FORMATS and letter not in excused]
-        lacking = [letter for letter in wanted if letter not in (found or ())]
-        if (found is None and not excused) or lacking:
+        lacking = [letter for letter in row.letters if letter in FORMATS and letter not in (found or ())]
+        if found is None or lacking:
             missing.append(f"{row.id} {','.join(lacking) or '*'} {row.title}")
     assert not missing, "\n".join(["no test names", *missing])
 
@@ -120,13 +116,6 @@ def test_later_rows_have_no_route(row: str) -> None:
     assert LATER[row]["reason"]
     served = [route for route in routes() if route.pattern == LATER[row]["route"]]
     assert all(action is not_implemented for route in served for action in route.actions.values())
-
-
-@pytest.mark.parametrize("row", sorted(UNPROVED))
-def test_unproved_cells_have_no_test(row: str) -> None:
-    """Who proves a cell takes it off the list of those that wait for a test."""
-    assert row in {one.id for one in listed()}
-    assert not set(UNPROVED[row]) & set(NAMED().get(row) or ())
 
 
 @pytest.mark.parametrize("row", sorted(DIFFERENT))

@@ -217,7 +217,7 @@ def _speaks(pattern: re.Pattern[str], told: Said) -> bool:
 
 _IMPLIED: Final = (
     (("rate_limit", "rate limit", "too_many_requests", "resource_exhausted", "too many requests"), 429),
-    (("overloaded", "unavailable", "capacity"), 503),
+    (("overloaded", "unavailable", "capacity", "system_resource"), 503),
     (("timeout", "timed_out", "deadline"), 504),
     (("authentication", "invalid_api_key", "unauthorized", "unauthenticated"), 401),
     (("insufficient", "billing", "payment"), 402),
