@@ -30,6 +30,7 @@ _TILES: Final = {
     "o3": (75, 150),
     "computer-use": (65, 129),
 }
+_FLAT: Final = {"glm-4": 1047}  # whatever the size
 _TILE: Final = (85, 170)  # every other OpenAI model, and every model of unknown make
 MOST_PATCHES: Final = 1536
 _UNKNOWN_PATCHES: Final = 1024  # a picture by address that nobody fetched
@@ -81,6 +82,9 @@ def picture(model: str, size: Size | None, detail: str | None = None, *, sized: 
     if make != "tiles":
         return _gemini(model, size, make)
     name = encodings.bare(model)
+    flat = next((value for prefix, value in _FLAT.items() if name.startswith(prefix)), None)
+    if flat is not None:
+        return flat
     factor = next((value for prefix, value in _PATCHES.items() if name.startswith(prefix)), None)
     if factor is not None and sized:
         return math.ceil(_patches(size, detail) * factor)
