@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from newapi_proxy.billing import builtin
-from newapi_proxy.billing.charge import Charge, amount, charge, hold_amount, told, usd
+from newapi_proxy.billing.charge import UNSEEN, Charge, amount, charge, hold_amount, told, usd
 from newapi_proxy.billing.pieces import priced as covers
 from newapi_proxy.billing.prices import SCALE, Price, book
-from newapi_proxy.ir.ask import Ask, Controls, Media, Text, ToolResult, Turn
+from newapi_proxy.ir.ask import Ask, Controls, Media, Text, Tool, ToolResult, Turn
 from newapi_proxy.ir.usage import Pieces, Usage
 
 ONE = Decimal(1)
@@ -352,6 +352,13 @@ def test_a_hold_is_bytes_and_limit() -> None:
     assert hold_amount(asked(300, 100, 3), found, ONE) == 101 + 600
     assert hold_amount(asked(300), found, ONE) == 101 + 8192
     assert hold_amount(asked(300, 100), found, Decimal("0.5")) == 151
+
+
+def test_tools_are_held_with_what_comes_with_them() -> None:
+    """A provider puts its own words around tools, which the body's bytes do not show."""
+    found = priced({"input": 2, "output": 0})
+    tools = msgspec.structs.replace(asked(300, 0), tools=(Tool(name="now"),))
+    assert hold_amount(tools, found, ONE) == hold_amount(asked(300, 0), found, ONE) + UNSEEN
 
 
 def test_a_payload_is_held_as_a_picture() -> None:

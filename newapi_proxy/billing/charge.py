@@ -25,6 +25,7 @@ Find = Callable[[str], Price | None]
 Step = tuple[str, int, str, str]
 
 GUESS: Final = 4096  # output tokens held for a request that names no limit: few answers are longer
+UNSEEN: Final = 600  # tokens held for what a provider adds to a prompt with tools: most add less, none much more
 # Tokens held for media by kind: (flat, payload characters per further token). Flat for images: no provider's usual
 # picture costs more; the others from sizes of ordinary recordings and documents.
 _MEDIA: Final = {"image": (1600, 0), "file": (1000, 16), "audio": (100, 500), "video": (1000, 500)}
@@ -188,7 +189,7 @@ def _input(ask: Ask) -> int:
                 payload, flat = _held(part)
                 text -= payload
                 media += flat
-    return max(0, text) // 3 + 1 + media
+    return max(0, text) // 3 + 1 + media + (UNSEEN if ask.tools else 0)
 
 
 def _held(part: Media | ToolResult) -> tuple[int, int]:
