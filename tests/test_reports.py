@@ -1,31 +1,24 @@
-"""What a key's holder is told, over a real database: equal to the ledger, about this key alone, in New API's shapes."""
+"""What a key's holder is told, on every engine: equal to the ledger, about this key alone, in New API's shapes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
+from typing import Final
 
 import msgspec
-import pytest
 from sqlalchemy import Connection, insert, update
 
 from newapi_proxy.accounts import reports
 from newapi_proxy.billing import ledger
 from newapi_proxy.billing.ledger import Account
 from newapi_proxy.snapshot import Token
-from newapi_proxy.store import db, logs
+from newapi_proxy.store import logs
 from newapi_proxy.store.schema import logs as log_table
 from newapi_proxy.store.schema import options, tokens
 from newapi_proxy.wire import tree
 from tests.fakes import money
 
-
-@pytest.fixture
-def conn(tmp_path: Path) -> Iterator[Connection]:
-    """A database with a limited key, an unlimited one, and one of another account."""
-    with db.connect("sqlite:///newapi.db", tmp_path) as connection:
-        money.people(connection, [(1_000_000, 3_000_000), (-1, 500), (70, 70)])
-        yield connection
+# Balances of keys and their accounts: a limited key, one without a limit, one of another account.
+PEOPLE: Final = ((1_000_000, 3_000_000), (-1, 500), (70, 70))
 
 
 def holder(id: int = 1, *, limited: bool = True, by_user: bool = True, **named: object) -> Token:
@@ -47,6 +40,7 @@ def option(conn: Connection, name: str, value: str) -> None:
 
 def test_balance_equals_the_ledger(conn: Connection) -> None:
     """Limit and use follow every charge and void, and the limit does not move while requests run."""
+    money.people(conn, PEOPLE)
     token = holder()
     spend(conn, "a", token, 500, 250_000)
     assert reports.subscription(conn, token)["hard_limit_usd"] == 2.0
@@ -60,6 +54,7 @@ def test_balance_equals_the_ledger(conn: Connection) -> None:
 
 def test_subscription_shape(conn: Connection) -> None:
     """All three limits are the same number, a plain one where the key has no limit."""
+    money.people(conn, PEOPLE)
     assert reports.subscription(conn, holder(expires=1_900_000_000)) == {
         "object": "billing_subscription",
         "has_payment_method": True,
@@ -75,12 +70,14 @@ def test_subscription_shape(conn: Connection) -> None:
 
 def test_a_unit_is_not_lost(conn: Connection) -> None:
     """The smallest charge there is can be seen."""
+    money.people(conn, PEOPLE)
     spend(conn, "a", holder(), 5, 1)
     assert reports.usage(conn, holder())["total_usage"] == 0.0002
 
 
 def test_use_of_a_key_without_a_limit(conn: Connection) -> None:
     """What it spent is counted all the same; what runs is not, as nothing is held of it."""
+    money.people(conn, PEOPLE)
     token = holder(2, limited=False, by_user=False)
     spend(conn, "a", token, 10, 500_000)
     ledger.hold(conn, [money.hold("b", token.account, 400)])
@@ -91,6 +88,7 @@ def test_use_of_a_key_without_a_limit(conn: Connection) -> None:
 
 def test_token_usage(conn: Connection) -> None:
     """Raw units, with the key's models and expiry."""
+    money.people(conn, PEOPLE)
     spend(conn, "a", holder(), 1, 1234)
     told = reports.token_usage(conn, holder(models=("gpt-4o", ""), expires=1_900_000_000))
     assert told == {
@@ -112,6 +110,7 @@ def test_token_usage(conn: Connection) -> None:
 
 def test_display_options(conn: Connection) -> None:
     """New API's options decide whether units are shown, and whether the account is shown in place of the key."""
+    money.people(conn, PEOPLE)
     spend(conn, "a", holder(), 1, 1000)
     option(conn, "DisplayInCurrencyEnabled", "false")
     assert reports.usage(conn, holder())["total_usage"] == 100_000
@@ -123,12 +122,14 @@ def test_display_options(conn: Connection) -> None:
 
 def test_a_key_that_is_gone(conn: Connection) -> None:
     """A key whose row was deleted under us has nothing; it is no fault."""
+    money.people(conn, PEOPLE)
     assert reports.subscription(conn, holder(99, by_user=False))["hard_limit_usd"] == 0.0
     assert reports.calls(conn, holder(99))["data"] == []
 
 
 def test_calls(conn: Connection) -> None:
     """A key's own rows, oldest first, in the fields that the key tool reads, without the operator's."""
+    money.people(conn, PEOPLE)
     spend(conn, "a", holder(), 1, 1000)
     spend(conn, "b", holder(3), 1, 7)
     other = '{"model_ratio":2.5,"admin_info":{"use_channel":["3"]},"model_price":-1}'
@@ -146,12 +147,14 @@ def test_calls(conn: Connection) -> None:
 
 def test_hidden_facts_stay_hidden(conn: Connection) -> None:
     """A text that holds the operator's facts and cannot be read is not told."""
+    money.people(conn, PEOPLE)
     logs.add(conn, [logs.Entry(user_id=1, created_at=1, token_id=1, other='{"admin_info": {"use_channel"')])
     assert reports.calls(conn, holder())["data"][0]["other"] == ""
 
 
 def test_calls_are_bounded(conn: Connection) -> None:
     """Of many rows the newest are told."""
+    money.people(conn, PEOPLE)
     rows = [logs.Entry(user_id=1, created_at=at, token_id=1) for at in range(reports.MOST_CALLS + 20)]
     logs.add(conn, rows)
     conn.execute(update(tokens).where(tokens.c.id == 1).values(name="renamed"))

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import msgspec
 from sqlalchemy import Connection, RowMapping, case, func, select
+from sqlalchemy import text as sql
 
 from newapi_proxy.store.row import number, truth, words
 from newapi_proxy.store.rows import inserting
@@ -63,7 +64,8 @@ class Spent(msgspec.Struct, frozen=True, kw_only=True):
     quota: int
 
 
-_QUARTER: Final = 900  # every time zone's days begin on one
+_QUARTER: Final = "900"  # seconds: every time zone's days begin on one. In the statement's text, or PostgreSQL would
+# not see that what is selected is what is grouped by
 _KINDS: Final[dict[Any, Callable[[Any], Any]]] = {int: number, str: words, bool: truth}
 _READERS: Final = {field.name: _KINDS[field.type] for field in msgspec.structs.fields(Entry)}
 _ADD: Final = inserting(logs, *Entry.__struct_fields__)
@@ -86,7 +88,7 @@ def _read(row: RowMapping) -> Entry:
 
 def spent(conn: Connection, since: int, until: int) -> list[Spent]:
     """Charges less refunds from `since` to before `until` (unix seconds)."""
-    begin = logs.c.created_at - logs.c.created_at % _QUARTER
+    begin = logs.c.created_at - logs.c.created_at % sql(_QUARTER)
     charged = logs.c.type == CONSUME
     channel = func.coalesce(channels.c.name, logs.c.channel_name, "")
     asked = (

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Table, inspect, literal, select, table, text
 from sqlalchemy.schema import CreateColumn
 
 from newapi_proxy.errors import OurError
-from newapi_proxy.store import origin, resting, schema
+from newapi_proxy.store import hourly, origin, resting, schema
 
 
 def _origin(conn: Connection) -> None:
@@ -55,6 +55,12 @@ def _health_table(conn: Connection) -> None:
     _create(conn, resting.TABLE)
 
 
+def _hourly_mark(conn: Connection) -> None:
+    """From which row on the log is counted into the hourly sums."""
+    _create(conn, hourly.MARKS)
+    hourly.begin(conn)
+
+
 UPGRADES: Final[Sequence[tuple[str, Callable[[Connection], None]]]] = (
     ("origin", _origin),
     ("inherited_tables", _inherited_tables),
@@ -63,6 +69,7 @@ UPGRADES: Final[Sequence[tuple[str, Callable[[Connection], None]]]] = (
     ("reply_table", _reply_table),
     ("budget_table", _budget_table),
     ("health_table", _health_table),
+    ("hourly_mark", _hourly_mark),
 )
 
 
