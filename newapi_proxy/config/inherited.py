@@ -178,7 +178,7 @@ def _object(text: str, column: str, told: list[str]) -> dict[str, Any]:
     return {}
 
 
-def _split(text: str) -> list[str]:
+def split(text: str) -> list[str]:
     """Keys by line, or a JSON list of them; one account's JSON may have lines of its own. Places are New API's."""
     text = text.strip()
     if text.startswith("["):
@@ -192,7 +192,7 @@ def _usable(row: ChannelRow, keys: Sequence[str] | None, told: list[str]) -> tup
     """The keys that New API has not disabled one by one."""
     states = _object(row.channel_info, "channel_info", told).get("multi_key_status_list")
     states = states if isinstance(states, dict) else {}
-    given = _split(row.key.reveal()) if keys is None else keys
+    given = split(row.key.reveal()) if keys is None else keys
     kept = [key for place, key in enumerate(given) if key and states.get(str(place), _ENABLED) == _ENABLED]
     if not kept and any(given):
         raise _Fault("all of its keys are disabled")

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Connection, RowMapping, and_, insert, inspect, select, update
+from sqlalchemy import Connection, RowMapping, and_, delete, insert, inspect, select, update
 
 from newapi_proxy.secret import Secret
 from newapi_proxy.store.row import made, names, number, older, readable, words
@@ -19,6 +19,7 @@ from newapi_proxy.wire import tree
 ENABLED: Final = 1
 DISABLED: Final = 2
 AUTO_DISABLED: Final = 3
+_NAME: Final = 191  # MySQL's column
 
 
 class ChannelRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,6 +107,55 @@ def _members(text: Any) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+class NewChannel(msgspec.Struct, frozen=True, kw_only=True):
+    """A channel made on the command line. `type` is the number in the database's own format."""
+
+    name: str
+    type: int
+    key: Secret
+    models: tuple[str, ...]
+    groups: tuple[str, ...] = ("default",)
+    base_url: str = ""
+    priority: int = 0
+    weight: int = 0
+    other: str = ""
+
+
+def add(conn: Connection, new: NewChannel, at: int) -> int:
+    """Makes a channel and its abilities, as New API does; its row's id."""
+    id = made(
+        conn,
+        insert(channels).values(
+            type=new.type,
+            key=new.key.reveal(),
+            status=ENABLED,
+            name=new.name[:_NAME],
+            created_time=at,
+            base_url=new.base_url,
+            models=",".join(new.models),
+            group=",".join(new.groups),
+            priority=new.priority,
+            weight=new.weight,
+            other=new.other,
+        ),
+    )
+    pairs = dict.fromkeys((group[:64], model[:255]) for group in new.groups for model in new.models)
+    rest = {"channel_id": id, "enabled": True, "priority": new.priority, "weight": new.weight}
+    conn.execute(insert(abilities), [{"group": group, "model": model, **rest} for group, model in pairs])
+    return id
+
+
+def remove(conn: Connection, id: int) -> bool:
+    """Deletes a channel and its abilities, as New API does; its spend stays in the log. Whether there was one."""
+    conn.execute(delete(abilities).where(abilities.c.channel_id == id))
+    return conn.execute(delete(channels).where(channels.c.id == id)).rowcount > 0
+
+
+def spent(conn: Connection) -> dict[int, int]:
+    """Units that each row has been charged with, YAML's too, by id."""
+    return {row.id: number(row.used_quota) for row in conn.execute(select(channels.c.id, channels.c.used_quota))}
+
+
 def own(conn: Connection) -> dict[str, int]:
     """Row ids of YAML's channels, past ones too, by name."""
     return {row.name: row.channel_id for row in conn.execute(select(proxy_channels))}
@@ -126,7 +176,7 @@ def ensure(conn: Connection, wanted: Mapping[str, int], at: int = 0) -> dict[str
                 type=kind,
                 key="",
                 status=DISABLED,
-                name=name[:191],
+                name=name[:_NAME],
                 created_time=at,
                 models="",
                 group="",
