@@ -91,7 +91,7 @@ class Plan:
         """
         last = self._last
         if last is None:
-            order = list(range(len(self._tiers)))
+            order: Sequence[int] = range(len(self._tiers))
         else:
             stay = self._picks == 1 and self._others(last)
             start = last.tier if stay else min(last.tier + 1, len(self._tiers) - 1)
@@ -149,7 +149,9 @@ class Plan:
     def _from(self, tier: int) -> Candidate | None:
         channels = self._tiers[tier]
         if len(channels) == 1 and len(channels[0].keys) < 2:  # the usual small installation: no turns to keep
-            return self._take(channels[0], 0, tier) if self._keys(channels[0]) else None
+            lone = channels[0]
+            free = (lone.name, 0) not in self._tried and self._usable(lone, 0)
+            return self._take(lone, 0, tier) if free else None
         open_keys = {channel.name: keys for channel in self._tiers[tier] if (keys := self._keys(channel))}
         channels = [channel for channel in self._tiers[tier] if channel.name in open_keys]
         if not channels:

@@ -88,17 +88,22 @@ def declared(headers: Mapping[str, str], limit: int) -> int:
     return size
 
 
+def complete(payload: StreamReader, share: Share) -> bytes:
+    """A body that has come. Raises ClientError 413 above the limit, OurError where memory is short."""
+    data = payload.read_nowait()
+    if len(data) > share.limit:
+        raise too_large(share.limit)
+    share.hold(len(data))
+    return data
+
+
 async def whole(payload: StreamReader, share: Share) -> bytes:
     """The whole body as it was sent, counted while it comes.
 
     Raises ClientError 413 above the limit, 408 when it comes too slowly, OurError where memory is short.
     """
     if payload.is_eof():
-        data = payload.read_nowait()
-        if len(data) > share.limit:
-            raise too_large(share.limit)
-        share.hold(len(data))
-        return data
+        return complete(payload, share)
     slow = _Slow(payload)
     pieces: list[bytes] = []
     try:

@@ -126,6 +126,9 @@ async def _body(call: Call, share: body.Share) -> bytes:
     """The body, inflated. Raises ClientError, OurError where memory is short, ConnectionError when the client left."""
     arrival = call.arrival
     headers, payload = arrival.headers, arrival.payload
+    if payload.is_eof() and not (hdrs.CONTENT_ENCODING in headers or hdrs.EXPECT in headers):
+        # all of it came with the head, as it is meant
+        return body.complete(payload, share)
     gzipped = hdrs.CONTENT_ENCODING in headers and body.coding(headers)
     share.hold(body.declared(headers, share.limit))
     if hdrs.EXPECT in headers:

