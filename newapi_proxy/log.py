@@ -49,6 +49,8 @@ EVENTS: Final = frozenset(
         "holds_recovered",
         "ledger_unavailable",
         "ledger_recovered",
+        "shared_unavailable",  # Redis: each process holds the limits for itself meanwhile
+        "shared_recovered",
     }
 )
 Level = Literal["debug", "info", "warning", "error"]

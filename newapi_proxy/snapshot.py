@@ -32,7 +32,7 @@ from newapi_proxy.secret import Secret
 from newapi_proxy.store.tokens import TokenRow, YamlToken
 from newapi_proxy.store.windows import Ceiling, Rate
 
-FIXED: Final = ("listen", "database", "durability", "redis", "metrics")  # a change needs a restart
+FIXED: Final = ("listen", "reuse_port", "database", "durability", "redis", "metrics")  # a change needs a restart
 MOST_KNOWN: Final = 4096  # remembered look-ups: model names come from requests
 ENABLED, EXPIRED, EXHAUSTED = 1, 3, 4  # token and user status in the inherited tables
 NOTHING_SAVED: Final = Saved()

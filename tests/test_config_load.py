@@ -393,16 +393,24 @@ def test_types_that_are_not_served(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("key", ["redis: redis://h", "reuse_port: true"])
+def test_what_one_process_has_no_use_for(tmp_path: Path, key: str) -> None:
+    """Sharing is warned of where there is nobody to share with, and not on a server's database."""
+    rest = "channels: [{name: e, type: echo, models: [gpt-4o]}]\ntokens: [{name: t, key: k-0123456789}]\n"
+    assert ["has no use with SQLite" in line for line in warned(tmp_path, f"{key}\n{rest}")] == [True]
+    assert warned(tmp_path, f"database: postgresql://h/d\n{key}\n{rest}") == []
+
+
 def test_what_is_not_enforced_is_said(tmp_path: Path) -> None:
     """Parts that this version lacks are understood and warned of, key by key."""
     lines = warned(
         tmp_path,
-        "redis: redis://h\nportal: {}\ntasks: {update: true}\n"
+        "portal: {}\ntasks: {update: true}\n"
         "channels: [{name: e, type: echo, models: [gpt-4o]}]\n"
         "tokens: [{name: t, key: k, limits: {rpm: 1}, budget: {amount: $1, every: day}}]\n",
     )
     assert {line.split(": ")[0] for line in lines} == {
-        "redis", "portal", "tasks.update"
+        "portal", "tasks.update"
     }  # fmt: skip
 
 

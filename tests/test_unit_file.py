@@ -15,6 +15,7 @@ from tests import laws
 
 UNITS = laws.ROOT / "systemd"
 SERVICE = UNITS / "newapi-proxy.service"
+SEVERAL = UNITS / "newapi-proxy@.service"
 WORST_EXPOSURE = 1.5  # RF26
 analyzed = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
 
@@ -41,10 +42,11 @@ def test_units_verify(tmp_path: Path) -> None:
 
 
 @analyzed
-def test_exposure() -> None:
+@pytest.mark.parametrize("unit", [SERVICE, SEVERAL], ids=lambda unit: unit.stem)
+def test_exposure(unit: Path) -> None:
     """The sandbox scores no worse than promised."""
     done = subprocess.run(
-        ["systemd-analyze", "security", "--offline=true", str(SERVICE)], capture_output=True, text=True, timeout=60
+        ["systemd-analyze", "security", "--offline=true", str(unit)], capture_output=True, text=True, timeout=60
     )
     found = re.search(r"Overall exposure level for \S+: ([\d.]+)", done.stdout)
     assert found, done.stdout + done.stderr
@@ -58,6 +60,13 @@ def test_a_bad_file_fails_the_reload() -> None:
     assert start == "/usr/bin/newapi-proxy serve -c /etc/newapi-proxy/config.yaml"
     assert check == start.replace(" serve ", " check ")
     assert signal == "/bin/kill -HUP $MAINPID"
+
+
+def test_several_differ_in_what_they_cannot_share() -> None:
+    """The template is the service, but for the name, the state directory and the socket."""
+    one, several = (set(unit.read_text().partition("[Unit]")[2].splitlines()) for unit in (SERVICE, SEVERAL))
+    shared = ("StateDirectory", "RuntimeDirectory", "WorkingDirectory", "Description", "After", "Also", "Environment")
+    assert [line for line in sorted(one ^ several) if not line.startswith(shared)] == []
 
 
 def test_stopping_leaves_time_to_drain() -> None:

@@ -17,7 +17,6 @@ Priced = Callable[[str, str], bool]
 """Whether (requested name, mapped name) has a price."""
 
 _UNENFORCED: Final[tuple[tuple[Path, str], ...]] = (  # shortened as versions learn them; "*" is any name or number
-    (("redis",), "is not used by this version: one process per database"),
     (("portal",), "is not served by this version: no pages are mounted"),
     (("tasks", "*"), "has no effect in this version: it serves no tasks"),
 )
@@ -35,7 +34,7 @@ def _unserved(view: View) -> Iterator[Fault]:
 
 def _unenforced(view: View) -> Iterator[Fault]:
     """Keys that are understood and have no effect yet: nobody should rely on them."""
-    unused = {(name,) for name in ("redis", "portal") if getattr(view.config, name) is None}
+    unused = {("portal",)} if view.config.portal is None else set()
     for path in view.places:
         for pattern, message in _UNENFORCED:
             if _matches(path, pattern) and path not in unused:
@@ -44,6 +43,15 @@ def _unenforced(view: View) -> Iterator[Fault]:
 
 def _matches(path: Path, pattern: Path) -> bool:
     return len(path) == len(pattern) and all(two in ("*", one) for one, two in zip(path, pattern, strict=True))
+
+
+def _alone(view: View) -> Iterator[Fault]:
+    """What only several processes have a use for, where there can be but one."""
+    if view.config.database.reveal().startswith("sqlite:"):
+        if view.config.redis is not None:
+            yield view.wrong(("redis",), "has no use with SQLite: one process serves a file, and counts by itself")
+        if view.config.reuse_port:
+            yield view.wrong(("reuse_port",), "has no use with SQLite: a second process is refused the file")
 
 
 def _empty_channels(view: View) -> Iterator[Fault]:
@@ -150,7 +158,7 @@ def _harmless(view: View, path: Path) -> bool:
         return False
 
 
-_ADVICE: Final[tuple[Rule, ...]] = (_unserved, _unenforced, _empty_channels, _lost_tokens)
+_ADVICE: Final[tuple[Rule, ...]] = (_unserved, _unenforced, _alone, _empty_channels, _lost_tokens)
 
 
 def advice(view: View, priced: Priced | None, plain: Mapping[Path, Place], exposed: Iterable[str]) -> list[Fault]:

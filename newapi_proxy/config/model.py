@@ -228,6 +228,7 @@ class Config(Struct, frozen=True):
     ] = Secret("sqlite:///newapi.db")
     durability: Annotated[Literal["normal", "full"], doc("full: commits survive a power loss")] = "normal"
     keys_at_rest: Annotated[Literal["digest", "text"], doc("how keys made here are stored")] = "digest"
+    reuse_port: Annotated[bool, doc("several processes listen on one address; needs a restart")] = False
     redis: Annotated[Secret | None, doc("only where several processes share one database; needs a restart")] = None
     include: Annotated[tuple[str, ...], doc("more files, globs relative to the file that names them")] = ()
     timezone: Annotated[str, doc("for quota windows and reports")] = "UTC"

@@ -16,7 +16,7 @@ import socket
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import uvloop
 
@@ -27,7 +27,7 @@ from newapi_proxy.config.model import Config
 from newapi_proxy.daemon import listen, notify, reload
 from newapi_proxy.daemon.drain import drain
 from newapi_proxy.daemon.following import follow
-from newapi_proxy.daemon.neighbours import recover, watch
+from newapi_proxy.daemon.neighbours import meet, recover, watch
 from newapi_proxy.daemon.redaction import hide
 from newapi_proxy.daemon.rests import Rests
 from newapi_proxy.daemon.tidy import tidy
@@ -42,6 +42,9 @@ from newapi_proxy.web.app import Edge
 from newapi_proxy.web.client import HttpClient
 from newapi_proxy.web.fetch import HttpFetcher
 from newapi_proxy.web.server import Server, bounded
+
+if TYPE_CHECKING:
+    from newapi_proxy.store.shared import Shared
 
 DRAINED: Final = 0
 STOPPED: Final = 4  # stopped before the drain's end
@@ -80,6 +83,7 @@ class Daemon:
         self._end = asyncio.Event()
         self._now = asyncio.Event()
         self._ping_at = 0.0
+        self._shared: Shared | None = None
 
     async def live(self) -> int:
         """Starts, serves, drains. Raises CannotStart."""
@@ -102,6 +106,8 @@ class Daemon:
             for place in self._places:
                 listen.forget(place)
             await client.close()
+            if self._shared is not None:
+                await self._shared.close()
             await database.close()
             log.logger().info("stopped", uptime=round(self._clock.monotonic() - self._began, 1))
             log.gather(None)
@@ -114,15 +120,15 @@ class Daemon:
         private = [one for name, one in handed if name == listen.METRICS]
         wanted = self._config.metrics.listen
         if not relay:
-            relay = self._bound(listen.places(self._config.listen))
+            relay = self._bound(listen.places(self._config.listen), together=self._config.reuse_port)
         if not private and wanted is not None:
             private = self._bound(listen.places(wanted))
         return relay, private
 
-    def _bound(self, places: Sequence[listen.Place]) -> list[socket.socket]:
+    def _bound(self, places: Sequence[listen.Place], *, together: bool = False) -> list[socket.socket]:
         found = []
         for place in places:
-            found += listen.bind(place)
+            found += listen.bind(place, together=together)
             self._places.append(place)
         return found
 
@@ -146,6 +152,7 @@ class Daemon:
         house = House(first, database, client, health, self._clock, boot=database.boot)
         house.fetcher = HttpFetcher()
         self._house = house
+        self._shared = await meet(house, self._config.redis)
         self._reloader = reload.Reloader(self._path, house, views, rests, self._first)
         self._edge, self._private = edges.relay_edge(house), edges.metrics_edge(house)
         self._servers = [

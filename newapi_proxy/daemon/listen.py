@@ -51,15 +51,18 @@ def places(value: str | Sequence[str]) -> tuple[Place, ...]:
     return tuple(parse(one) for one in ([value] if isinstance(value, str) else value))
 
 
-def bind(place: Place) -> list[socket.socket]:
-    """The listening sockets of a place; a name may stand for several addresses. Raises OSError with the place."""
+def bind(place: Place, *, together: bool = False) -> list[socket.socket]:
+    """The listening sockets of a place; a name may stand for several addresses. Raises OSError with the place.
+
+    `together`: other processes of ours may listen there too, and the kernel spreads the clients.
+    """
     try:
         if place.path:
             return [_unix(place.path)]
         found: list[socket.socket] = []
         try:
             for family, address in _addresses(place):
-                found.append(_tcp(family, address))
+                found.append(_tcp(family, address, together))
         except OSError:
             for one in found:
                 one.close()
@@ -79,10 +82,12 @@ def _addresses(place: Place) -> list[tuple[socket.AddressFamily, tuple[str, int]
     return found
 
 
-def _tcp(family: socket.AddressFamily, address: tuple[str, int]) -> socket.socket:
+def _tcp(family: socket.AddressFamily, address: tuple[str, int], together: bool) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if together:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listener.bind(address)

@@ -1,9 +1,9 @@
-"""What ended processes left open is given back: our own earlier lives' at the start, other processes' while we live."""
+"""The processes that share our database: limits and news through Redis, and what they left open when they died."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import Connection
 
@@ -11,11 +11,30 @@ from newapi_proxy import log
 from newapi_proxy.billing import ledger
 from newapi_proxy.clock import Clock
 from newapi_proxy.errors import OurError
+from newapi_proxy.relay.house import House
+from newapi_proxy.secret import Secret
 from newapi_proxy.store import replies
 from newapi_proxy.store.db import Database
 from newapi_proxy.store.groups import Living
 
-EVERY: Final = 10.0  # seconds between two looks for others that died
+if TYPE_CHECKING:
+    from newapi_proxy.store.shared import Shared
+
+_EVERY: Final = 10.0  # seconds between two looks for others that died
+
+
+async def meet(house: House, redis: Secret | None) -> Shared | None:
+    """Shares limits and breakers with the others, where a Redis is configured. Raises OurError."""
+    if redis is None:
+        return None
+    from newapi_proxy.relay import news  # loaded where they are used
+    from newapi_proxy.store.shared import Shared
+
+    shared = await Shared.open(redis.reveal(), house.clock.monotonic, house.boot)
+    house.windows = shared
+    news.connect(house.health, house.clock, shared.tell)
+    shared.listen(lambda one: news.hear(house, one))
+    return shared
 
 
 async def recover(database: Database, clock: Clock) -> None:
@@ -35,7 +54,7 @@ async def watch(database: Database, clock: Clock, end: asyncio.Event) -> None:
     """Looks again and again until the end. A database that does not answer is asked at the next look."""
     while not end.is_set():
         try:
-            async with asyncio.timeout(EVERY):
+            async with asyncio.timeout(_EVERY):
                 await end.wait()
         except TimeoutError:
             try:

@@ -29,6 +29,7 @@ BUSY_PAUSE: Final = 5.0  # a rate limit that names no time
 LONGEST: Final = 3600.0
 MOST: Final = 10_000  # breakers; a reload that renames all channels leaves the old ones behind
 _Place = tuple[str, str, int]
+TRIAL: Final = 10.0  # seconds for which one process's trial holds back the others'
 CLOSED, HALF_OPEN, OPEN, DISABLED = 0, 1, 2, 3
 
 
@@ -77,12 +78,17 @@ class Lasting(msgspec.Struct, frozen=True):
 
 
 class Health:
-    """The state of all channels and keys. `told(channel, state)` hears each change (a metric, a log line)."""
+    """The state of all channels and keys. `told(channel, state)` hears each change (a metric, a log line).
+
+    `tell(channel, mark, seconds)`, where set, hears what other processes should know at once: that the channel or the
+    key is held back for so long, 0 for no more. They `learn` it.
+    """
 
     def __init__(self, clock: Clock, told: Callable[[str, int], None], notes: Notes | None = None) -> None:
         self._clock = clock
         self._told = told
         self._notes = notes
+        self.tell: Callable[[str, str, float], None] | None = None
         self._breakers: dict[_Place, _Breaker] = {}
         self._parked: dict[tuple[str, str], float] = {}
         self._dead: set[tuple[str, str]] = set()  # those of the parked that are no mere limits of rate
@@ -111,13 +117,15 @@ class Health:
             return False
         breaker.trial = True
         self._told(channel.name, HALF_OPEN)
+        self._say(channel, mark(channel), TRIAL)
         return True
 
     def succeeded(self, channel: Channel, key: int, *, trial: bool) -> None:
         """The attempt answered; a trial that does closes the breaker."""
         if self._parked:
             at = (channel.name, _digest(channel, key))
-            self._parked.pop(at, None)
+            if self._parked.pop(at, None) is not None:
+                self._say(channel, at[1], 0.0)
             if at in self._dead:
                 self._dead.discard(at)
                 self._woke(channel, at[1])
@@ -128,6 +136,7 @@ class Health:
             del self._breakers[_place(channel)]
             self._told(channel.name, CLOSED)
             self._woke(channel, mark(channel))
+            self._say(channel, mark(channel), 0.0)
         elif not breaker.until:
             now = self._clock.monotonic()
             breaker.forget(now - WINDOW)
@@ -154,6 +163,7 @@ class Health:
                 self._dead.add(at)
                 whole = all((channel.name, _digest(channel, one)) in self._dead for one in range(len(channel.keys)))
                 self._rested(channel, at[1], Lasting(min(pause, LONGEST), 0.0, _reason(failure), whole))
+            self._say(channel, at[1], min(pause, LONGEST))
             self.released(channel, trial=trial)
             return
         if len(self._breakers) > MOST:
@@ -169,6 +179,7 @@ class Health:
             self._told(channel.name, OPEN)
             lasting = Lasting(breaker.until - now, breaker.pause, _reason(failure), True)
             self._rested(channel, mark(channel), lasting)
+            self._say(channel, mark(channel), breaker.until - now)
 
     def restore(self, channel: Channel, found: str, seconds: float, pause: float) -> bool:
         """Takes up a rest of an earlier life with `seconds` to go; whether it means this channel as it is now.
@@ -202,6 +213,25 @@ class Health:
     def _woke(self, channel: Channel, what: str) -> None:
         if self._notes is not None:
             self._notes.woke(channel, what)
+
+    def learn(self, channel: Channel, found: str, seconds: float) -> None:
+        """Another process holds the channel, or one of its keys, back for so long, 0: no more. Says it to nobody."""
+        now = self._clock.monotonic()
+        if found != mark(channel):
+            if found in {_digest(channel, key) for key in range(len(channel.keys))}:
+                self._parked[channel.name, found] = now + min(seconds, LONGEST)
+        elif seconds:
+            breaker = self._breakers.setdefault(_place(channel), _Breaker())
+            known = breaker.until > now
+            breaker.until = max(breaker.until, now + min(seconds, LONGEST))
+            if not known:
+                self._told(channel.name, OPEN)
+        elif self._breakers.pop(_place(channel), None) is not None:
+            self._told(channel.name, CLOSED)
+
+    def _say(self, channel: Channel, what: str, seconds: float) -> None:
+        if self.tell is not None:
+            self.tell(channel.name, what, seconds)
 
     def _of(self, channel: Channel) -> _Breaker | None:
         return self._breakers.get(_place(channel)) if self._breakers else None

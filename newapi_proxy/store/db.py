@@ -22,7 +22,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from newapi_proxy import log
 from newapi_proxy.clock import SystemClock
 from newapi_proxy.errors import OurError
-from newapi_proxy.store import groups, server, sqlite, upgrades
+from newapi_proxy.store import groups, sqlite, upgrades
 from newapi_proxy.store.embedded import Embedded
 from newapi_proxy.store.groups import Function, I, Living, Part, R, Waiting, reason
 
@@ -74,6 +74,8 @@ class Database:
         """
         made, boot = _url(url), secrets.token_hex(8)
         if not _is_file(made):
+            from newapi_proxy.store import server  # loaded where it is used
+
             await server.prepare(made, int(SystemClock.wall()))
             return cls(await server.Server.open(made, boot), on_commit)
         path = sqlite.locate(made, base)
@@ -278,6 +280,8 @@ def upgrade(url: str, base: Path) -> list[str]:
     """Brings the schema up to date, as opening does; the upgrades done. Raises OurError."""
     made = _url(url)
     if not _is_file(made):
+        from newapi_proxy.store import server
+
         return asyncio.run(server.prepare(made, int(SystemClock.wall())))
     path = sqlite.locate(made, base)
     return prepare(sqlite.engine(path, "full"), path)
@@ -290,6 +294,8 @@ def run(url: str, base: Path, work: Callable[[Connection], R], *, write: bool) -
     """
     made = _url(url)
     if not _is_file(made):
+        from newapi_proxy.store import server
+
         if write:
             asyncio.run(server.prepare(made, int(SystemClock.wall())))
         return asyncio.run(server.once(made, work, write=write))

@@ -15,7 +15,7 @@ from sqlalchemy import URL
 
 from newapi_proxy.errors import OurError
 
-CONNECT: Final = 2.0  # seconds for a connection: a lost one is tried again soon after the server's return
+CONNECT: Final = 3.0  # seconds for a connection: a lost one is tried again soon after the server's return
 IDLE: Final = 3  # seconds; a transaction whose client is gone must not hold up the others for longer
 LOCK: Final = 5  # seconds to wait for others' locks
 ASLEEP: Final = 10  # seconds; MySQL has no limit for idle transactions, only for idle connections

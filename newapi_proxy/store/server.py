@@ -8,8 +8,8 @@ While the server cannot be reached nothing new is taken but what must be written
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing, suppress
 from time import perf_counter
 from typing import Any, Final
 
@@ -26,6 +26,7 @@ from newapi_proxy.store.groups import GROUP, Part, R, Source, commit, parts_of, 
 Work = Callable[[Connection, Sequence[Part], int], None]
 
 DEADLINE: Final = 4.0  # seconds for one try of a group: above, the connection is given up
+TRIES: Final = 3  # for the first connection: a machine that has just started may be slow
 GRACE: Final = 2.0  # seconds of failing after which callers are refused
 PAUSE: Final = 0.25  # seconds between two tries
 BEAT: Final = 3.0  # seconds without a group after which an empty one says that this process lives
@@ -69,8 +70,7 @@ class Server:
         """Connects, and enters this process into the list of those that live. Raises OurError."""
         made = cls(url, boot)
         try:
-            async with asyncio.timeout(DEADLINE):
-                await made._connected()
+            await _patiently(made._connected)
         except Exception as error:
             await made._drop()
             raise unreachable(error) from error
@@ -268,11 +268,18 @@ async def forget(conn: AsyncConnection) -> None:
             await conn.close()
 
 
+async def _patiently(connect: Callable[[], Awaitable[R]]) -> R:
+    for _ in range(TRIES - 1):
+        with suppress(TimeoutError):
+            return await connect()
+    return await connect()
+
+
 def unreachable(error: BaseException) -> OurError:
     """Why a server's database cannot be used, for people."""
     if isinstance(error, OurError):
         return error
-    words = reason(error) or type(error).__name__
+    words = "no answer in time" if isinstance(error, TimeoutError) else reason(error)
     return OurError(f"The database cannot be opened: {words}.", status=503, code="ledger_unavailable")
 
 
@@ -281,7 +288,7 @@ async def prepare(url: URL, at: int) -> list[str]:
     kind = dialects.of(url)
     made = engine(url, kind)
     try:
-        async with made.connect() as conn:
+        async with aclosing(await _patiently(lambda: made.connect().start())) as conn:
             return await conn.run_sync(_upgraded, kind, at)
     except (SQLAlchemyError, OSError, TimeoutError) as error:
         raise unreachable(error) from error

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -185,13 +185,14 @@ class _Part:
 
 
 class Grant:
-    """What was taken. Its insides belong to the store that gave it."""
+    """What was taken. Its insides belong to the store that gave it; `far` to one that counts elsewhere too."""
 
-    __slots__ = ("counters", "parts")
+    __slots__ = ("counters", "far", "parts")
 
     def __init__(self) -> None:
         self.counters: list[_Counter] = []
         self.parts: list[_Part] = []
+        self.far: Any = None
 
 
 class Memory:
@@ -218,7 +219,7 @@ class Memory:
             counter.slots += 1
             grant.counters.append(counter)
             for rate in ceiling.rates:
-                amount = _amount(rate, tokens, least)
+                amount = share(rate, tokens, least)
                 window = counter.window(rate)
                 grant.parts.append(_Part(window, window.add(now, amount), amount, rate.tokens))
         return grant
@@ -229,7 +230,7 @@ class Memory:
         if ceiling.slots is not None and counter is not None and counter.slots >= ceiling.slots:
             limit, wait = "concurrency", 1.0  # nobody knows when one is given back
         for rate in ceiling.rates:
-            amount = _amount(rate, tokens, least)
+            amount = share(rate, tokens, least)
             window = counter.windows.get(rate.name) if counter is not None else None
             if window is not None:
                 needed = window.wait(now, rate.most, amount)
@@ -284,7 +285,7 @@ class Memory:
         return found
 
 
-def _amount(rate: Rate, tokens: int, least: int) -> int:
+def share(rate: Rate, tokens: int, least: int) -> int:
     """What a request takes of a window: itself, or its tokens; of an estimate no more than all there is."""
     if not rate.tokens:
         return 1

@@ -55,6 +55,10 @@ class Cable:
         assert task is not None
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        with suppress(asyncio.CancelledError):  # the block's end; a stream's callback would call it an error
+            await self._join(reader, writer)
+
+    async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await self._open.wait()
         try:
             far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._to)
@@ -84,8 +88,8 @@ class Cable:
                 if fate != "lose":
                     writer.write(data)
                     await writer.drain()
-            await self._open.wait()
-            writer.close()
+        await self._open.wait()
+        writer.close()
 
 
 @asynccontextmanager
