@@ -93,8 +93,8 @@ class Client(Protocol):
     ) -> Awaitable[Incoming]:
         """Sends the request and waits for the response's head; reads of the response obey the same interrupt.
 
-        `outgoing.body` must be bytes here. Raises UpstreamFailure (status 0) when there is no answer, `interrupt.cause`
-        when interrupted. Redirects are never followed.
+        `outgoing.body` must be bytes or a form here. Raises UpstreamFailure (status 0) when there is no answer,
+        `interrupt.cause` when interrupted. Redirects are never followed.
         """
         ...
 

@@ -283,10 +283,9 @@ async def test_gzip_is_bounded() -> None:
     assert told.value.status == 413
 
 
-async def test_the_budget_counts_what_has_come(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_budget_counts_what_has_come() -> None:
     """A body without a length counts piece by piece, one with a length from its head on, and is given back in one."""
-    monkeypatch.setattr(body, "BUDGET", 10)
-    budget = body.Budget()
+    budget = body.Budget(10)
     first, second = share(8, budget), share(8, budget)
     late = stream(b"abcd", end=False)
     reading = asyncio.ensure_future(body.whole(late, first))
@@ -304,19 +303,18 @@ async def test_the_budget_counts_what_has_come(monkeypatch: pytest.MonkeyPatch) 
     assert budget.held == 0
 
 
-async def test_the_budget_counts_inflated_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_budget_counts_inflated_bytes() -> None:
     """What a gzipped body becomes counts while it grows: it is refused before it is all there."""
     data = gzip.compress(b"\0" * (5 * body.PIECE + 7))
-    budget = body.Budget()
+    budget = body.Budget(6 * body.PIECE)
     budget.held = body.PIECE  # another request's
-    monkeypatch.setattr(body, "BUDGET", 6 * body.PIECE)
     for limit, error in ((3, ClientError), (6, OurError)):
         one = share(limit * body.PIECE, budget)
         with pytest.raises(error):
             await body.inflated(data, one)
         one.hold(0)
         assert budget.held == body.PIECE
-    monkeypatch.setattr(body, "BUDGET", 7 * body.PIECE)
+    budget.most = 7 * body.PIECE
     assert await body.inflated(data, share(6 * body.PIECE, budget)) == b"\0" * (5 * body.PIECE + 7)
     assert budget.held == 6 * body.PIECE + 7
 

@@ -16,7 +16,7 @@ import pytest
 from newapi_proxy.adapters import ADAPTERS
 from newapi_proxy.adapters.base import speaks
 from newapi_proxy.surfaces import SURFACES
-from newapi_proxy.surfaces._endpoint import EndpointSurface
+from newapi_proxy.surfaces.endpoint import EndpointSurface
 from tests.fakes import inbound, matrix, rows
 from tests.fakes.inbound import FORMATS, FUNCTION, PNG, SPOKEN, Picture
 from tests.fakes.matrix import Cell, Provider, Theatre

@@ -82,9 +82,7 @@ def test_keys_take_turns_over_requests() -> None:
     """A channel's keys are used evenly by one request after the other."""
     turns = Turns()
     lone = channel("a", keys=3)
-    picks = Counter(
-        Plan([[lone]], turns, lambda channel, key: True).next().key for _ in range(30)
-    )
+    picks = Counter(Plan([[lone]], turns, lambda channel, key: True).next().key for _ in range(30))
     assert picks == {0: 10, 1: 10, 2: 10}
 
 

@@ -497,7 +497,7 @@ async def test_no_chat_with_jina(tmp_path: Path, letter: str) -> None:
 
 RANKS: Final = {
     "results": [{"index": 1, "relevance_score": 0.9}, {"index": 0, "relevance_score": 0.1}],
-    "usage": {"prompt_tokens": 9, "total_tokens": 9},
+    "usage": {"prompt_tokens": 9, "completion_tokens": 0, "total_tokens": 9},
 }
 QUERY: Final[Tree] = {"model": "asked", "query": "what", "documents": ["one", {"text": "two"}]}
 

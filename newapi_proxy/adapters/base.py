@@ -19,6 +19,7 @@ from newapi_proxy.ir.events import Event
 from newapi_proxy.ir.suffix import Named
 from newapi_proxy.secret import Secret
 from newapi_proxy.wire import sse
+from newapi_proxy.wire.multipart import Upload
 from newapi_proxy.wire.sse import Frame
 from newapi_proxy.wire.tree import Document
 
@@ -53,14 +54,14 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
-    """A request to be opened by others. `body` as a tree still takes the channel's overrides.
+    """A request to be opened by others. `body` as a tree, or a form's fields, still take the channel's overrides.
 
     `dropped`: dotted paths the provider could not be given, clamped ones end in "~" (header X-Dropped-Params).
     `sign`: headers that depend on the final bytes, made from URL, headers and body after all overrides.
     """
 
     url: str
-    body: dict[str, Any] | bytes
+    body: dict[str, Any] | bytes | Upload
     headers: Mapping[str, str]
     method: str = "POST"
     dropped: tuple[str, ...] = ()
@@ -158,6 +159,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     A kind that is never streamed leaves `frames` and `reader` as they are. `batches`: the asks that one is sent as, one
     after the other, where the provider takes only so much at once; their answers are joined in that order. `instead`:
     what to try on the same channel where this endpoint failed so (an older server's). `tokens`: takes token numbers.
+    `raw`: a streamed answer is handed on as it comes whatever it looks like, a JSON document too.
     """
 
     dialect: str
@@ -170,6 +172,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     batches: Callable[[Ask, Target], Sequence[Ask]] | None = None
     instead: Callable[[UpstreamFailure], Endpoint | None] | None = None
     tokens: bool = True
+    raw: bool = False
 
 
 class Counting(Protocol):

@@ -18,6 +18,7 @@ from newapi_proxy.adapters._tools import new_id
 from newapi_proxy.adapters.base import Adapter, Outgoing, Target
 from newapi_proxy.adapters.openai import OpenAIChat
 from newapi_proxy.wire import sse, tree
+from newapi_proxy.wire.multipart import Upload
 
 Node = dict[str, Any]
 
@@ -27,7 +28,7 @@ _WORDS: Final = re.compile(r"\s*\S+\s*?(?=\s|$)|\s+$")
 
 def answer(outgoing: Outgoing) -> tuple[int, dict[str, str], bytes]:
     """Status, headers and body for a request, streamed or whole as it asks."""
-    body = outgoing.body if isinstance(outgoing.body, dict) else tree.lenient(outgoing.body)
+    body = outgoing.body if isinstance(outgoing.body, dict) else tree.lenient(_bytes(outgoing.body))
     other = ENDPOINTS.get(urlsplit(outgoing.url).path)
     if other is not None:
         return other(body)
@@ -40,6 +41,10 @@ def answer(outgoing: Outgoing) -> tuple[int, dict[str, str], bytes]:
     if body.get("stream"):
         return 200, {"content-type": "text/event-stream; charset=utf-8"}, b"".join(reply.stream())
     return 200, {"content-type": "application/json"}, tree.encode(reply.whole())
+
+
+def _bytes(body: bytes | Upload) -> bytes:
+    return body if isinstance(body, bytes) else tree.encode(dict(body.fields))  # files are heard by nobody here
 
 
 class _Reply:

@@ -15,6 +15,7 @@ import msgspec
 
 from newapi_proxy.ir.matter import Matter
 from newapi_proxy.ir.usage import Pieces
+from newapi_proxy.wire.multipart import Form
 
 Tree = dict[str, Any]
 Kind = Literal["chat", "embeddings", "rerank", "moderations", "images", "speech", "transcription"]
@@ -204,7 +205,8 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
 
     Of kinds without turns: `texts` is what is counted where upstream tells no usage (text, token numbers, lists of
     them), `calls` how often a price per call is due, `pieces` what is asked for by the piece (pictures, speech, sound:
-    then their prices count, and `calls` does not), `answer_type` the content type of a whole answer that is no JSON.
+    then their prices count, and `calls` does not), `answer_type` the content type of a whole answer that is no JSON,
+    `form` the form that came in place of a JSON body, whose fields are the `tree`.
     """
 
     dialect: str
@@ -229,6 +231,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     calls: int | Fraction = 1
     pieces: Pieces | None = None
     answer_type: str = ""
+    form: Form | None = None
 
     def leading(self) -> int:
         """How many turns at the start are system or developer turns."""

@@ -7,7 +7,7 @@ Departed, or Unsupported before anything is sent.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -27,6 +27,7 @@ from newapi_proxy.secret import Secret
 from newapi_proxy.snapshot import Channel
 from newapi_proxy.surfaces.base import Face
 from newapi_proxy.wire import tree
+from newapi_proxy.wire.multipart import Upload
 
 ERROR_BODY: Final = 1 << 20  # bytes of an upstream's error that are read
 NO_BODY: Final = tree.Document(b"")
@@ -131,25 +132,30 @@ def _asked(channel: Channel, dialect: Dialect, ask: Ask, target: Target) -> Outg
 def _finished(outgoing: Outgoing, channel: Channel, key: Secret) -> Outgoing:
     """The operator's last word: body overrides and headers, then the bytes."""
     body = outgoing.body
-    if isinstance(body, dict):
-        rules = channel.override
-        if rules != PLAIN:
-            for path, value in rules.default.items():
-                body = tree.default(body, path, value)
-            for path, value in rules.set.items():
-                body = tree.put(body, path, value)
-            for path in rules.remove:
-                body = tree.remove(body, path)
-        body = tree.encode(body)
     headers: Mapping[str, str] = outgoing.headers
+    if isinstance(body, dict):
+        body = tree.encode(body if channel.override == PLAIN else _overridden(body, channel.override))
+    elif isinstance(body, Upload):
+        body = msgspec.structs.replace(body, fields=_overridden(dict(body.fields), channel.override))
+        headers = {**headers, "content-type": body.content_type}
     if channel.headers:
         replaced = {name.lower() for name in channel.headers}
         headers = {name: value for name, value in headers.items() if name.lower() not in replaced}
         own = {name: value.replace(THE_KEY, key.reveal()) for name, value in channel.headers.items()}
         headers = {**headers, **own}
-    if outgoing.sign is not None:
+    if outgoing.sign is not None and isinstance(body, bytes):
         headers = {**headers, **outgoing.sign(outgoing.url, headers, body)}
     return Outgoing(url=outgoing.url, body=body, headers=headers, method=outgoing.method, dropped=outgoing.dropped)
+
+
+def _overridden(body: dict[str, Any], rules: Override) -> dict[str, Any]:
+    for path, value in rules.default.items():
+        body = tree.default(body, path, value)
+    for path, value in rules.set.items():
+        body = tree.put(body, path, value)
+    for path in rules.remove:
+        body = tree.remove(body, path)
+    return body
 
 
 async def open_answer(client: Client, prepared: Prepared, interrupt: Interrupt, *, connect_timeout: float) -> Incoming:

@@ -14,7 +14,7 @@ from newapi_proxy.errors import OurError, ProxyError, Unsupported, UpstreamFailu
 from newapi_proxy.ir.ask import Ask
 from newapi_proxy.ports import Incoming, Interrupt, Sink
 from newapi_proxy.relay.attempt import Prepared, Served, hear, open_answer, prepare, rebuilt, together
-from newapi_proxy.relay.batches import instead
+from newapi_proxy.relay.batches import instead, raw
 from newapi_proxy.relay.house import Given, House
 from newapi_proxy.relay.limits import Stay, refused
 from newapi_proxy.relay.media import Parcels, by_url
@@ -276,7 +276,8 @@ class Attempts:
         if not given.ask.stream:
             return hear(prepared, given.ask, await incoming.whole(WHOLE))
         first = await incoming.read()
-        made = Retold if looks_whole(incoming.headers.get("content-type", ""), first) else pipe
+        whole = looks_whole(incoming.headers.get("content-type", ""), first) and not raw(prepared.dialect)
+        made = Retold if whole else pipe
         self._pipe = made(given.surface, prepared.dialect, given.ask, prepared.face)
         await pump(incoming, first, self._pipe, self._sink, self._watch, self._commit)
         return Served(prepared, self._pipe.heard, pipe=self._pipe)

@@ -31,6 +31,11 @@ def instead(dialect: Dialect, failure: UpstreamFailure) -> Endpoint | None:
     return dialect.instead(failure)
 
 
+def raw(dialect: Dialect) -> bool:
+    """Whether a streamed answer is handed on whatever it looks like."""
+    return isinstance(dialect, Endpoint) and dialect.raw
+
+
 def joined(answers: Sequence[tuple[Ask, Sequence[Event]]]) -> list[Event]:
     """The answers' events as those of one answer: places counted on, usage summed, at the end."""
     events: list[Event] = []

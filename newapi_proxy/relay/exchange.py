@@ -29,13 +29,15 @@ from newapi_proxy.relay.record import Record, Visit
 from newapi_proxy.relay.settle import Bill, Held, bill, off_loop
 from newapi_proxy.snapshot import Tiers
 from newapi_proxy.surfaces.base import Surface
+from newapi_proxy.surfaces.endpoint import asked
+from newapi_proxy.wire.multipart import Form
 
 GONE: Final = 499  # the log's status for a client that left before any answer
 PATIENCE: Final = 60.0  # seconds that the SDKs wait at most; told to wait longer they would come back too early
 
 
 async def chat(
-    house: House, visit: Visit, surface: Surface, body: bytes, headers: Mapping[str, str], sink: Sink
+    house: House, visit: Visit, surface: Surface, body: bytes | Form, headers: Mapping[str, str], sink: Sink
 ) -> None:
     """Answers one request, of whatever kind, through the sink and accounts for it; never raises a ProxyError.
 
@@ -44,7 +46,7 @@ async def chat(
     record = Record(visit, house.clock)
     attempts: Attempts | None = None
     try:
-        ask = surface.read(body, headers)
+        ask = asked(surface, body, headers)
         record.asked(ask)
         assert visit.token is not None
         snapshot = visit.snapshot or house.snapshot

@@ -27,7 +27,9 @@ from newapi_proxy.relay.record import Record, Visit
 from newapi_proxy.relay.settle import noted
 from newapi_proxy.store import replies
 from newapi_proxy.surfaces.base import PATH, QUERY, Surface
+from newapi_proxy.surfaces.endpoint import asked as read_asked
 from newapi_proxy.wire import tree
+from newapi_proxy.wire.multipart import Form
 
 HEADER: Final = "Idempotency-Key"
 LONGEST: Final = 255
@@ -38,7 +40,7 @@ _BOUNDARY: Final = re.compile(r"multipart/[^;]+;.*\bboundary=\"?([^\";]+)", re.I
 
 
 async def chat(
-    house: House, visit: Visit, surface: Surface, body: bytes, headers: Mapping[str, str], sink: Sink
+    house: House, visit: Visit, surface: Surface, body: bytes | Form, headers: Mapping[str, str], sink: Sink
 ) -> None:
     """Answers one request that brings an idempotency key; see exchange.chat."""
     assert visit.token is not None
@@ -79,11 +81,13 @@ def _key(headers: Mapping[str, str]) -> str:
     return _digest(text.encode())
 
 
-async def fingerprint(visit: Visit, body: bytes, headers: Mapping[str, str]) -> str:
+async def fingerprint(visit: Visit, body: bytes | Form, headers: Mapping[str, str]) -> str:
     """A digest of what is asked: the route with what stands in its place, and the body to the byte. Clients draw a new
     boundary for each copy of a form, so that is left out."""
     query = [pair for pair in parse_qsl(headers.get(QUERY, ""), max_num_fields=100) if pair[0] != "key"]
     asked = repr((visit.method, visit.route, headers.get(PATH, ""), query)).encode()
+    if isinstance(body, Form):
+        return await asyncio.get_running_loop().run_in_executor(None, _form_digest, asked, body)
     boundary = _BOUNDARY.match(headers.get("content-type", ""))
     if boundary is not None:
         body = body.replace(b"--" + boundary[1].encode("utf-8", "surrogateescape"), b"--")
@@ -96,6 +100,15 @@ def _digest(*pieces: bytes) -> str:
     whole = sha256()
     for piece in pieces:
         whole.update(len(piece).to_bytes(8) + piece)
+    return urlsafe_b64encode(whole.digest()).decode().rstrip("=")
+
+
+def _form_digest(asked: bytes, form: Form) -> str:
+    whole = sha256(asked + tree.encode(form.fields))
+    for file in form.files:
+        whole.update(len(file.head).to_bytes(8) + file.head + file.size.to_bytes(8))
+        for at in range(0, file.size, LIGHT):
+            whole.update(file.read(at, LIGHT))
     return urlsafe_b64encode(whole.digest()).decode().rstrip("=")
 
 
@@ -154,9 +167,9 @@ def _tell(house: House, visit: Visit, ask: Ask | None, sink: Sink, found: replie
     record.finish()
 
 
-def _read(surface: Surface, body: bytes, headers: Mapping[str, str]) -> Ask | None:
+def _read(surface: Surface, body: bytes | Form, headers: Mapping[str, str]) -> Ask | None:
     """What is asked, for the line; the answer does not hang on it."""
     try:
-        return surface.read(body, headers)
+        return read_asked(surface, body, headers)
     except ProxyError:
         return None

@@ -12,9 +12,9 @@ from newapi_proxy.ir.ask import Ask, Controls
 from newapi_proxy.ir.events import Event, Started, Yielded
 from newapi_proxy.ir.matter import Embed, Vector
 from newapi_proxy.ir.usage import Usage
-from newapi_proxy.surfaces._endpoint import EndpointSurface
 from newapi_proxy.surfaces._openai_fields import Node, bad, model_in, text_in, whole_in
 from newapi_proxy.surfaces.base import PATH, Face
+from newapi_proxy.surfaces.endpoint import EndpointSurface
 from newapi_proxy.wire import floats, tree
 from newapi_proxy.wire.tree import Document
 

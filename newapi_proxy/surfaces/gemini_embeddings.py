@@ -11,9 +11,9 @@ from newapi_proxy.ir.matter import Embed, Vector
 from newapi_proxy.ir.usage import Usage
 from newapi_proxy.surfaces import _gemini_fields as fields
 from newapi_proxy.surfaces import gemini
-from newapi_proxy.surfaces._endpoint import EndpointSurface
 from newapi_proxy.surfaces._gemini_fields import Node
 from newapi_proxy.surfaces.base import Face
+from newapi_proxy.surfaces.endpoint import EndpointSurface
 from newapi_proxy.wire import floats, tree
 from newapi_proxy.wire.tree import Document
 

@@ -11,9 +11,9 @@ from typing import Any, Final
 from newapi_proxy.ir.ask import Ask, Controls
 from newapi_proxy.ir.events import Event
 from newapi_proxy.ir.usage import Usage
-from newapi_proxy.surfaces._endpoint import EndpointSurface
 from newapi_proxy.surfaces._openai_fields import Node, bad, model_in
 from newapi_proxy.surfaces.base import Face
+from newapi_proxy.surfaces.endpoint import EndpointSurface
 from newapi_proxy.wire import tree
 from newapi_proxy.wire.tree import Document
 

@@ -14,9 +14,9 @@ from newapi_proxy.ir.ask import Ask, Controls
 from newapi_proxy.ir.events import Event, Started, Yielded
 from newapi_proxy.ir.matter import Ranked, Rerank
 from newapi_proxy.ir.usage import Usage
-from newapi_proxy.surfaces._endpoint import EndpointSurface
 from newapi_proxy.surfaces._openai_fields import Node, bad, flag_in, model_in, whole_in
 from newapi_proxy.surfaces.base import Face
+from newapi_proxy.surfaces.endpoint import EndpointSurface
 from newapi_proxy.wire import tree
 from newapi_proxy.wire.tree import Document
 
@@ -128,7 +128,7 @@ def same(ask: Ask, face: Face, body: Document, usage: Usage) -> bytes:
     if any(one is not row for one, row in zip(results, rows, strict=True)):
         changes["results"] = results
     told = node.get("usage")
-    if type(told) is not dict or not {"prompt_tokens", "total_tokens"} <= told.keys():
+    if type(told) is not dict or not usage_tree(usage).keys() <= told.keys():
         changes["usage"] = {**usage_tree(usage), **(told if type(told) is dict else {})}
     return tree.encode({**node, **changes}) if changes or node is not body.tree else body.raw
 

@@ -19,7 +19,7 @@ from newapi_proxy.relay.house import House
 from newapi_proxy.relay.record import Record, Visit
 from newapi_proxy.snapshot import Snapshot, Token
 from newapi_proxy.web import inbound, keys
-from newapi_proxy.web.body import Budget
+from newapi_proxy.web.body import DISK, Budget
 from newapi_proxy.web.router import UNKNOWN, Match, Route, Router, split
 from newapi_proxy.web.server import CLOSED, KEPT, Arrival, Sent
 from newapi_proxy.wire import tree
@@ -47,7 +47,8 @@ Failure = Callable[[ProxyError, str], bytes]
 
 
 class Edge:
-    """What all connections share. `draining` is set once, by the daemon; `budget` is all bodies' memory."""
+    """What all connections share. `draining` is set once, by the daemon; `budget` is all bodies' memory, `disk` that of
+    forms in files."""
 
     def __init__(
         self, house: House, routes: Iterable[Route[Action]], failure: Failure, own: Mapping[str, Failure] | None = None
@@ -59,6 +60,7 @@ class Edge:
         self.keys = keys.Keys()
         self.draining = False
         self.budget = Budget()
+        self.disk = Budget(DISK)
         self.routes = tuple(routes)
         self._router = Router(self.routes)
         self._failure = failure

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Final
 
 from aiohttp.streams import StreamReader
@@ -20,16 +20,18 @@ BODY_GRACE: Final = 10.0  # after it a body must have come at BODY_RATE on the a
 BODY_RATE: Final = 1024  # bytes per second
 SMALL: Final = 65536  # compressed bytes that are inflated on the loop, if they give no more than a PIECE
 PIECE: Final = 1 << 20  # bytes that are inflated at once
+DISK: Final = 8 << 30  # bytes of forms kept in files at once; above, as well
 BUDGET: Final = 256 << 20  # bytes of request bodies held at once; above, requests are turned away
 
 
 class Budget:
-    """The memory that all bodies may take together. `held` are the bytes that are promised to them now."""
+    """The memory, or the disk, that all bodies may take together. `held` are the bytes promised to them now."""
 
-    __slots__ = ("held",)
+    __slots__ = ("held", "most")
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = BUDGET) -> None:
         self.held = 0
+        self.most = most
 
 
 class Share:
@@ -45,7 +47,7 @@ class Share:
     def hold(self, size: int) -> None:
         """Holds so many bytes from now on, 0 gives all back. Raises OurError 503 where memory is short."""
         more = size - self._held
-        if more > 0 and self._budget.held + more > max(BUDGET, self.limit):
+        if more > 0 and self._budget.held + more > max(self._budget.most, self.limit):
             raise OurError(
                 "Too many large requests are being served: try again.", status=503, code="overloaded", retry_after=1.0
             )
@@ -104,19 +106,23 @@ async def whole(payload: StreamReader, share: Share) -> bytes:
     """
     if payload.is_eof():
         return complete(payload, share)
+    data = b"".join([piece async for piece in pieces(payload, share)])
+    share.hold(len(data))
+    return data
+
+
+async def pieces(payload: StreamReader, share: Share, most: int = -1) -> AsyncGenerator[bytes, None]:
+    """The body as it comes, counted; at most so many bytes at once. Raises what `whole` raises."""
     slow = _Slow(payload)
-    pieces: list[bytes] = []
     try:
-        while piece := await payload.readany():
-            pieces.append(piece)
+        while piece := await (payload.readany() if most < 0 else payload.read(most)):
             slow.size += len(piece)
             if slow.size > share.limit:
                 raise too_large(share.limit)
             share.reach(slow.size)
+            yield piece
     finally:
         slow.close()
-    share.hold(slow.size)
-    return b"".join(pieces)
 
 
 class _Slow:

@@ -66,8 +66,8 @@ class WireClient:
         if interrupt.cause is not None:
             raise interrupt.cause
         place = self._places.find(outgoing.url)
-        assert isinstance(outgoing.body, bytes), "overrides come before the wire"
-        head = place.request(outgoing.method, outgoing.headers, outgoing.body)
+        assert not isinstance(outgoing.body, dict), "overrides come before the wire"
+        head = place.request(outgoing.method, outgoing.headers, len(outgoing.body))
         waiting = self.pool.take(place.origin)
         if waiting is not None:
             response = waiting.send(outgoing.method, head, outgoing.body, interrupt)

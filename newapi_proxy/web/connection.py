@@ -7,7 +7,7 @@ task or a timer. Knows `Reading` for the bytes and a `Lot` to go back to; nothin
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final, Protocol, cast
 
 from aiohttp import hdrs
@@ -18,6 +18,7 @@ from newapi_proxy.ports import Interrupt, Take
 from newapi_proxy.web import faults
 from newapi_proxy.web.decoding import Decoder
 from newapi_proxy.web.reading import Reading
+from newapi_proxy.wire.multipart import Upload
 
 READ: Final = 32 * 1024  # one read; with HIGH it bounds what a stream holds unread to 64 KiB
 HIGH: Final = 32 * 1024  # reading stops above this many unread bytes
@@ -251,7 +252,7 @@ class Connection(asyncio.BufferedProtocol):
         self._reading = Reading()
         self._response: Response | None = None
         self._transport: asyncio.Transport | None = None
-        self._unsent: memoryview | None = None
+        self._unsent: Iterator[bytes | memoryview] | None = None
         self._cut_short = False  # the request was not sent to its end
         self._stopped = False  # reading
         self._write_paused = False
@@ -262,17 +263,17 @@ class Connection(asyncio.BufferedProtocol):
         """Whether a request may be sent."""
         return not self._closed
 
-    def send(self, method: str, head: bytes, body: bytes, interrupt: Interrupt) -> Response:
+    def send(self, method: str, head: bytes, body: bytes | Upload, interrupt: Interrupt) -> Response:
         """Begins an exchange. The response wakes whoever waits on it."""
         assert self._response is None
         assert self._transport is not None
         self._reading.expect(method)
         self._response = response = Response(self, interrupt, self.loop)
-        if len(body) <= SEND:
+        if isinstance(body, bytes) and len(body) <= SEND:
             self._transport.write(head + body)
         else:
             self._transport.write(head)
-            self._unsent = memoryview(body)
+            self._unsent = _sliced(body) if isinstance(body, bytes) else body.pieces(SEND)
             self._send_more()
         return response
 
@@ -355,9 +356,11 @@ class Connection(asyncio.BufferedProtocol):
 
     def _send_more(self) -> None:
         while self._unsent is not None and not self._write_paused and self._transport is not None:
-            piece, rest = self._unsent[:SEND], self._unsent[SEND:]
-            self._unsent = rest if len(rest) else None
-            self._transport.write(piece)
+            piece = next(self._unsent, None)
+            if piece is None:
+                self._unsent = None
+            else:
+                self._transport.write(piece)
 
     def _cut(self, exc: Exception | None) -> None:
         self._closed = True
@@ -382,6 +385,12 @@ class Connection(asyncio.BufferedProtocol):
         else:
             self.abort()
             response.end(reading.fault)
+
+
+def _sliced(body: bytes) -> Iterator[memoryview]:
+    view = memoryview(body)
+    for at in range(0, len(view), SEND):
+        yield view[at : at + SEND]
 
 
 def encoding(value: str) -> str:

@@ -45,16 +45,19 @@ class Place:
         self._userinfo = f"{url.user or ''}:{url.password or ''}" if url.user or url.password else None
         self._heads: dict[tuple[str, tuple[tuple[str, str], ...]], bytes] = {}
 
-    def request(self, method: str, headers: Mapping[str, str], body: bytes) -> bytes:
-        """The head up to and with its blank line. Raises UpstreamFailure for what may not stand in one."""
+    def request(self, method: str, headers: Mapping[str, str], length: int) -> bytes:
+        """The head up to and with its blank line, for a body of this length.
+
+        Raises UpstreamFailure for what may not stand in one.
+        """
         key = (method, tuple(headers.items()))
         head = self._heads.get(key)
         if head is None:
             if len(self._heads) >= HEADS:
                 self._heads.clear()
             head = self._heads[key] = self._build(method, headers)
-        if body or method in _BODIED:
-            return b"%bContent-Length: %d\r\n\r\n" % (head, len(body))
+        if length or method in _BODIED:
+            return b"%bContent-Length: %d\r\n\r\n" % (head, length)
         return head + b"\r\n"
 
     def headers(self, given: Mapping[str, str]) -> dict[str, str]:

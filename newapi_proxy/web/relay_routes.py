@@ -5,8 +5,8 @@ Knows which paths there are; must not know formats. Sources: relay-and-billing Â
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Awaitable, Mapping
+from typing import Final, TypeVar
 
 from aiohttp import hdrs
 from aiohttp.web_protocol import RequestPayloadError
@@ -17,9 +17,14 @@ from newapi_proxy.errors import ClientError, ProxyError
 from newapi_proxy.relay import exchange, once
 from newapi_proxy.surfaces import SURFACES
 from newapi_proxy.surfaces.base import PATH, QUERY, Surface
+from newapi_proxy.surfaces.endpoint import EndpointSurface
 from newapi_proxy.web import body, keys
 from newapi_proxy.web.app import Action, Call, Edge, holder, missing, not_implemented
 from newapi_proxy.web.router import Route
+from newapi_proxy.web.spool import Spool, spooled
+from newapi_proxy.wire import multipart
+
+T = TypeVar("T")
 
 ONCE: Final = istr(once.HEADER)
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -92,17 +97,25 @@ def _native(instead: str) -> Action:
 
 def _relay(surface: Surface) -> Action:
     """The route's action: whatever is wrong before the exchange is told in the surface's own format."""
+    forms = isinstance(surface, EndpointSurface) and surface.form is not None
 
     async def relay(edge: Edge, call: Call) -> None:
         house, arrival, visit = edge.house, call.arrival, call.visit
         snapshot = house.snapshot  # one for the whole request, however long its body takes to come
         share = body.Share(edge.budget, snapshot.config.relay.max_body)
+        spool: Spool | None = None
         metrics.inflight(1)
         try:
             token = edge.keys.caller(snapshot, visit.path, call.query, arrival.headers)
             visit = call.by(token, snapshot)
             keys.admit(token, visit.client_ip, house.clock.wall())
-            data = await _body(call, share)
+            boundary = multipart.boundary(arrival.headers.get(hdrs.CONTENT_TYPE, "")) if forms else None
+            data: bytes | multipart.Form
+            if boundary is None:
+                data = await _body(call, share)
+            else:
+                spool = Spool(body.Share(edge.disk, share.limit))
+                data = await _form(call, spool, boundary)
             headers: Mapping[str, str] = arrival.headers
             if call.tail:
                 headers = {name.lower(): value for name, value in headers.items()}
@@ -117,6 +130,8 @@ def _relay(surface: Surface) -> Action:
             edge.failed(call, error, surface.failure)
         finally:
             share.hold(0)
+            if spool is not None:
+                spool.close()
             metrics.inflight(-1)
 
     return relay
@@ -133,15 +148,31 @@ async def _body(call: Call, share: body.Share) -> bytes:
     share.hold(body.declared(headers, share.limit))
     if hdrs.EXPECT in headers:
         _expected(call)
+    data = await _received(call, body.whole(payload, share))
+    return await body.inflated(data, share) if gzipped else data
+
+
+async def _form(call: Call, spool: Spool, boundary: bytes) -> multipart.Form:
+    """The body as a form, its files kept aside. Raises what `_body` does."""
+    headers = call.arrival.headers
+    if hdrs.CONTENT_ENCODING in headers and body.coding(headers):
+        raise ClientError("A form is not taken gzipped.", status=415, code="unsupported_content_encoding")
+    spool.share.hold(body.declared(headers, spool.share.limit))
+    if hdrs.EXPECT in headers:
+        _expected(call)
+    return await _received(call, spooled(call.arrival.payload, spool, boundary))
+
+
+async def _received(call: Call, body: Awaitable[T]) -> T:
+    """What comes of the body; a broken one, and a client that leaves, in our terms."""
     try:
-        data = await body.whole(payload, share)
+        return await body
     except RequestPayloadError:
         raise ClientError("The request body is broken.", code="invalid_body") from None
     except RuntimeError:  # aiohttp's stream on a connection that has gone
-        if arrival.reply.departed:
+        if call.arrival.reply.departed:
             raise ConnectionResetError("the client has gone") from None
         raise
-    return await body.inflated(data, share) if gzipped else data
 
 
 def _expected(call: Call) -> None:

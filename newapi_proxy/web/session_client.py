@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import io
 import ssl
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from types import SimpleNamespace
 from typing import Any, Final, TypeVar
 
@@ -27,6 +27,7 @@ from newapi_proxy.web.decoding import Decoder
 from newapi_proxy.web.heads import Place, Places
 from newapi_proxy.web.pool import HAPPY, Limits
 from newapi_proxy.web.reading import MAX_FIELD, MAX_FIELDS
+from newapi_proxy.wire.multipart import Upload
 
 T = TypeVar("T")
 
@@ -53,7 +54,7 @@ class SessionClient:
         if interrupt.cause is not None:
             raise interrupt.cause
         place = self._places.find(outgoing.url)
-        place.request(outgoing.method, outgoing.headers, b"")  # refuses what may not be sent
+        place.request(outgoing.method, outgoing.headers, 0)  # refuses what may not be sent
         try:
             return await self._once(place, outgoing, interrupt, (connect_timeout, proxy, True))
         except _StaleError:
@@ -240,14 +241,24 @@ async def _reused(session: aiohttp.ClientSession, context: Any, params: object) 
     context.trace_request_ctx.reused = True
 
 
-def _data(outgoing: Outgoing) -> bytes | io.BytesIO | None:
-    assert isinstance(outgoing.body, bytes), "overrides come before the wire"
-    return outgoing.body if len(outgoing.body) <= SEND else io.BytesIO(outgoing.body)  # in pieces
+def _data(outgoing: Outgoing) -> bytes | io.BytesIO | AsyncIterator[bytes]:
+    body = outgoing.body
+    assert not isinstance(body, dict), "overrides come before the wire"
+    if isinstance(body, Upload):
+        return _pieces(body)
+    return body if len(body) <= SEND else io.BytesIO(body)  # in pieces
+
+
+async def _pieces(upload: Upload) -> AsyncIterator[bytes]:
+    for piece in upload.pieces(SEND):
+        yield piece
 
 
 def _headers(place: Place, outgoing: Outgoing) -> dict[str, str]:
     headers = place.headers(outgoing.headers)
-    if not outgoing.body and outgoing.method in ("POST", "PUT", "PATCH"):
+    if isinstance(outgoing.body, Upload):
+        headers["content-length"] = str(len(outgoing.body))
+    elif not outgoing.body and outgoing.method in ("POST", "PUT", "PATCH"):
         headers["content-length"] = "0"
     return headers
 

@@ -14,8 +14,9 @@ from newapi_proxy.ir.ask import Ask
 from newapi_proxy.ir.events import Event
 from newapi_proxy.ir.usage import Usage
 from newapi_proxy.surfaces import _openai_shapes as shapes
-from newapi_proxy.surfaces.base import EVENT_STREAM, Face, Passer, Writer
+from newapi_proxy.surfaces.base import EVENT_STREAM, Face, Passer, Surface, Writer
 from newapi_proxy.wire import sse, tree
+from newapi_proxy.wire.multipart import Form
 from newapi_proxy.wire.sse import Frame
 from newapi_proxy.wire.tree import Document
 
@@ -58,8 +59,30 @@ class Silent:
         return shapes.error_frame(error, request_id)
 
 
+class Through:
+    """Passer of what has no frames: everything as it comes; an error can only break it off."""
+
+    def __init__(self, ask: Ask, face: Face) -> None:
+        """Nothing of either matters."""
+
+    def frame(self, frame: Frame, events: Sequence[Event]) -> bytes:
+        """See Passer."""
+        return frame.raw
+
+    def close(self, usage: Usage) -> bytes:
+        """See Passer."""
+        return b""
+
+    def fail(self, error: ProxyError, request_id: str) -> bytes:
+        """See Passer."""
+        return b""
+
+
 class EndpointSurface(msgspec.Struct, frozen=True, kw_only=True):
-    """See surfaces.base.Surface for what each function is given and gives; a kind that streams names them all."""
+    """See surfaces.base.Surface for what each function is given and gives; a kind that streams names them all.
+
+    `form`: reads a request that comes as a form, for kinds that take files.
+    """
 
     dialect: str
     read: Callable[[bytes, Mapping[str, str]], Ask]
@@ -72,3 +95,13 @@ class EndpointSurface(msgspec.Struct, frozen=True, kw_only=True):
     failure: Callable[[ProxyError, str], bytes] = failure
     status: Callable[[ProxyError], int] = status
     count: Callable[[int], bytes] = count
+    form: Callable[[Form, Mapping[str, str]], Ask] | None = None
+
+
+def asked(surface: Surface, body: bytes | Form, headers: Mapping[str, str]) -> Ask:
+    """The request, from either form of body. Raises ClientError."""
+    if isinstance(body, bytes):
+        return surface.read(body, headers)
+    assert isinstance(surface, EndpointSurface)
+    assert surface.form is not None, "nobody else is given a form"
+    return surface.form(body, headers)
