@@ -16,12 +16,16 @@ _WINDOWS: Final = {"gzip": 31, "deflate": 15}
 
 
 class Server:
-    """The running server. `say` is what every call gets, `coding` how its body travels; `calls` are path and body."""
+    """The running server.
+
+    `say` is what every call gets, `coding` how its body travels; `calls` are path and body, `heads` their headers.
+    """
 
     def __init__(self) -> None:
         self.say = Say()
         self.coding: Coding = ""
         self.calls: list[tuple[str, bytes]] = []
+        self.heads: list[dict[str, str]] = []
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
         self._server.block_on_close = False
@@ -36,6 +40,7 @@ class Server:
         """What calls get from now on; forgets earlier ones."""
         self.say, self.coding = say, coding
         self.calls.clear()
+        self.heads.clear()
 
     def __enter__(self) -> Server:
         self._thread.start()
@@ -62,6 +67,7 @@ class Server:
             def do_POST(self) -> None:
                 raw = self.rfile.read(int(self.headers["Content-Length"]))
                 outer.calls.append((self.path, raw))
+                outer.heads.append({name.lower(): value for name, value in self.headers.items()})
                 told = matrix_wires.answer(f"http://up.example{self.path}", raw, outer.say)
                 self._give(told.status, told.kind, told.data)
 
