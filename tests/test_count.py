@@ -281,8 +281,8 @@ def test_an_unknown_model_counts_plainly() -> None:
 @pytest.mark.parametrize(
     ("model", "prompt", "completion"),
     [
-        ("claude-3-5-sonnet-20241022", 1137, 1200),
-        ("us.anthropic.claude-sonnet-4-5-20250929-v1:0", 1037, 1200),
+        ("claude-3-5-sonnet-20241022", 1157, 1200),
+        ("us.anthropic.claude-sonnet-4-5-20250929-v1:0", 1027, 1200),
         ("claude-opus-4-8", 1423, 1420),
         ("claude-sonnet-5", 1423, 1420),
         ("gemini-2.5-pro", 1011, 1050),

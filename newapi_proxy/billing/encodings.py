@@ -87,12 +87,12 @@ _FAMILIES: Final[tuple[tuple[re.Pattern[str], Family], ...]] = tuple(
         ),
         (
             r"claude-(2|instant|3-[05]|3-[a-z])",
-            Family(prompt=1.13, completion=1.2, request=7, message=3, tools=320, tool=1.12, call=28, argument=12),
+            Family(prompt=1.15, completion=1.2, request=7, message=3, tools=320, tool=1.12, call=28, argument=12),
         ),
         (
             r"claude",
             Family(
-                prompt=1.03,
+                prompt=1.02,
                 completion=1.2,
                 request=7,
                 message=3,
