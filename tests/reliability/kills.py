@@ -34,9 +34,11 @@ async def run(folder: Path, seed: int, kills: int, rate: float) -> tuple[list[st
 async def strike(one: storm.World) -> None:
     """Kills the daemon and starts it again; what stands in the database in between is kept for the oracle."""
     await asyncio.to_thread(one.daemon.kill)
+    one.up.clear()  # what comes now finds nobody, which says nothing of the daemon
     _remember(one, settled(one.folder))
     left = held(one.folder)
     await one.start()
+    one.up.set()
     one.stale += sorted(left & held(one.folder))
 
 

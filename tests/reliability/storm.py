@@ -154,6 +154,7 @@ class World:
     answers: dict[str, tuple[Plan, clients.Answer]] = field(default_factory=dict)
     settled: list[dict[str, Any]] = field(default_factory=list)
     stale: list[str] = field(default_factory=list)
+    up: asyncio.Event = field(default_factory=asyncio.Event)
 
     def reconfigure(self, text: str) -> None:
         """Replaces the configuration file at once."""
@@ -244,6 +245,7 @@ async def world(folder: Path, text: str = "") -> AsyncIterator[World]:
         path.chmod(0o600)
         one = World(folder, upstream, Daemon(path, f"http://127.0.0.1:{port}", log=folder / "log.jsonl"))
         await one.start()
+        one.up.set()
         try:
             yield one
         finally:
@@ -251,14 +253,18 @@ async def world(folder: Path, text: str = "") -> AsyncIterator[World]:
 
 
 async def blow(one: World, seed: int, rate: float, over: asyncio.Event, *, faults: bool = True) -> None:
-    """Sends the seed's requests at a rate until it is over, then waits for the last answers."""
+    """Sends the seed's requests at a rate while somebody is up, until it is over; then waits for the last answers."""
     loop = asyncio.get_running_loop()
-    begin, number = loop.time(), 0
+    due, number = loop.time(), 0
     async with ClientSession(connector=TCPConnector(limit=0)) as session, asyncio.TaskGroup() as group:
         while not over.is_set():
             group.create_task(one.send(session, plan(seed, number, faults=faults)))
             number += 1
-            await asyncio.sleep(max(0.0, begin + number / rate - loop.time()))
+            due += 1 / rate
+            await asyncio.sleep(max(0.0, due - loop.time()))
+            if not one.up.is_set():
+                await one.up.wait()
+                due = loop.time()
 
 
 def tally(one: World) -> str:
