@@ -360,7 +360,7 @@ ledger: Final = Table(
 )
 # Small and hot: only the open rows are in it, so that a start finds them without reading the whole table.
 _HELD: Final = ledger.c.state == text("'held'")
-Index("idx_ledger_held", ledger.c.state, sqlite_where=_HELD, postgresql_where=_HELD)
+Index("idx_ledger_held", ledger.c.state, sqlite_where=_HELD)
 
 upgrades: Final = Table(
     "proxy_upgrades", OWN, Column("name", String(64), primary_key=True), Column("at", _number(), nullable=False)
@@ -395,7 +395,7 @@ proxy_replies: Final = Table(
     Column("body", LargeBinary(_LONGEST)),
 )
 _OPEN: Final = proxy_replies.c.state == text("'open'")
-Index("idx_proxy_replies_open", proxy_replies.c.state, sqlite_where=_OPEN, postgresql_where=_OPEN)
+Index("idx_proxy_replies_open", proxy_replies.c.state, sqlite_where=_OPEN)
 
 proxy_budgets: Final = Table(
     "proxy_budgets",

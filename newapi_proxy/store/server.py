@@ -22,6 +22,7 @@ from newapi_proxy.errors import OurError
 from newapi_proxy.spawn import spawn
 from newapi_proxy.store import dialects, processes, upgrades
 from newapi_proxy.store.groups import GROUP, Part, R, Source, commit, parts_of, reason, rollback, unavailable
+from newapi_proxy.store.schema import OWN
 
 Work = Callable[[Connection, Sequence[Part], int], None]
 
@@ -300,12 +301,22 @@ def _upgraded(conn: Connection, kind: dialects.Kind, at: int) -> list[str]:
     if not upgrades.pending(conn):
         return []
     rollback(conn)
+    if conn.dialect.name == "postgresql":
+        _partial()
     conn.exec_driver_sql(kind.lock)
     done = upgrades.upgrade(conn, at)
     commit(conn)
     conn.exec_driver_sql(kind.unlock)
     commit(conn)
     return done
+
+
+def _partial() -> None:
+    """PostgreSQL has partial indexes as SQLite has; told in the schema, its dialect would be loaded by everybody."""
+    for index in [index for table in OWN.sorted_tables for index in table.indexes]:
+        where = index.dialect_options["sqlite"]["where"]
+        if where is not None:
+            index.dialect_options["postgresql"]["where"] = where
 
 
 async def once(url: URL, work: Callable[[Connection], R], *, write: bool) -> R:
