@@ -18,6 +18,8 @@ from newapi_proxy.clock import SystemClock
 from newapi_proxy.config.model import Channel, Config, Override, Price, Relay, Token
 from newapi_proxy.daemon.view import joined
 from newapi_proxy.errors import UpstreamFailure
+from newapi_proxy.ir.ask import Ask
+from newapi_proxy.ir.usage import Pieces
 from newapi_proxy.relay import exchange
 from newapi_proxy.relay.health import Health
 from newapi_proxy.relay.house import House
@@ -150,11 +152,12 @@ async def play(tmp_path: Path) -> AsyncIterator[Start]:
         channels: int = 1,
         quota: int | None = None,
         channel: dict[str, Any] | None = None,
+        price: Price | None = None,
         **relay: Any,
     ) -> Play:
         config = Config(
             relay=Relay(**relay),
-            prices={"m": Price(input=2, output=4)},
+            prices={"m": price or Price(input=2, output=4)},
             channels=tuple(
                 Channel(
                     name="abc"[n],
@@ -584,6 +587,31 @@ async def test_another_kind_goes_the_way_of_a_chat(play: Start, lines: Any) -> N
     assert stage.client.opened[1].sent.url == "http://up/v1/embeddings"
     (line,) = [one for one in lines() if one["event"] == "request"]
     assert (line["quota"], line["usage"]["input"], len(line["attempts"])) == (6, 6, 2)
+
+
+class Selling:
+    """A surface whose requests ask for so many pieces."""
+
+    def __init__(self, pieces: Pieces) -> None:
+        self._pieces = pieces
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(EMBEDDINGS, name)
+
+    def read(self, body: bytes, headers: dict[str, str]) -> Ask:
+        return msgspec.structs.replace(EMBEDDINGS.read(body, headers), pieces=self._pieces)
+
+
+async def test_what_is_sold_by_the_piece_is_held_and_charged_so(play: Start) -> None:
+    """A price by the piece is enough for who sells such pieces; for a chat, or other pieces, it is none."""
+    answer = orjson.dumps(VECTORS | {"usage": {"prompt_tokens": 6, "total_tokens": 6}})
+    stage = await play(whole(answer), price=Price(characters=15))
+    _, row = await stage.ask(surface=Selling(Pieces(characters=1000)), input="hello")
+    assert (row["state"], row["held"], row["charged"]) == ("settled", 7500, 7500)
+    for surface, body in ((CHAT, {}), (Selling(Pieces(pictures=1)), {"input": "hello"})):
+        sink, row = await stage.ask(surface=surface, **body)
+        assert (sink.status, orjson.loads(sink.body)["error"]["code"]) == (400, "model_price_missing")
+        assert row == {}
 
 
 async def test_another_kind_is_counted_here_where_upstream_is_silent(play: Start) -> None:

@@ -323,6 +323,9 @@ def test_show_says_where_a_price_comes_from(
     assert command.run(arguments("show", "nobody-knows-it")) == 1
     assert command.run(arguments("list", "mj_im*")) == 0
     assert capsys.readouterr().out == "mj_imagine  $0.1 per call  (built-in)\n"
+    assert command.run(arguments("list", "tts-1")) == 0
+    wanted = "tts-1  $15 in, $15 out per million, $15 per million characters  (built-in)\n"
+    assert capsys.readouterr().out == wanted
 
 
 def test_a_configuration_that_is_not_there_is_exit_2(tmp_path: Path) -> None:

@@ -12,9 +12,10 @@ from typing import Final
 
 import msgspec
 
-from newapi_proxy.billing.prices import Price, PriceBook, book, units_of
+from newapi_proxy.billing.prices import PIECES, Price, PriceBook, book, units_of
 from newapi_proxy.cli import settings
 
+SOLD: Final = ("call", *PIECES)
 JUMP: Final = 2  # a price that is so many times the old one, up or down, must be confirmed (demand B7)
 
 
@@ -113,9 +114,10 @@ def _show(prices: PriceBook, model: str) -> int:
 def _rates(price: Price | None) -> str:
     if price is None:
         return ""
+    said = [f"${value} per {units_of(field)}" for field, value in price.usd.items() if field.partition(" ")[0] in SOLD]
     if "input" in price.usd:
-        return f"${price.usd['input']} in, ${price.usd['output']} out per million"
-    return ", ".join(f"${value} per {units_of(field)}" for field, value in price.usd.items())
+        said.insert(0, f"${price.usd['input']} in, ${price.usd['output']} out per million")
+    return ", ".join(said)
 
 
 def _money(text: str | None) -> str:
