@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from newapi_proxy.billing import budgets, ledger
-from newapi_proxy.cli import main
+from newapi_proxy.cli import journal, main
 from newapi_proxy.clock import SystemClock
 from newapi_proxy.store import channels, db, logs, tokens
 from newapi_proxy.wire import tree
@@ -55,6 +55,8 @@ def _charged(folder: Path, *, at: int, request: str = "r1", token: str = "alice"
             "channel": "local",
             "usage": {"input": 100, "output": 50, "source": "upstream"},
             "price": {"source": "built-in", "input": "2.5"},
+            "group": "vip",
+            "group_ratio": "0.8",
             "steps": [["input", 100, "2.5", "125"], ["charge", 0, "", str(units)]],
             "attempts": [{"channel": "local", "key": 0, "status": 200, "error": None, "ms": 12}],
         }
@@ -148,6 +150,60 @@ def test_usage_by_everything(run: Run, tmp_path: Path) -> None:
     assert run("usage", "--since", "someday")[0] == 1
 
 
+def test_usage_as_a_journal(run: Run, tmp_path: Path) -> None:
+    """`--format hledger` is a balanced transaction in USD per day and group, whatever the names hold."""
+    noon = 1_893_495_600  # 2030-01-01 11:00 UTC
+    _charged(tmp_path, at=noon)
+    _charged(tmp_path, at=noon + 86_400, request="r2", token="(b:o  b); x", units=9)
+    code, out, _ = run("usage", "--by", "token,model", "--until", "2030-01-02", "--format", "hledger")
+    assert code == 0
+    assert out == """\
+2030-01-01 usage by alice, echo  ; requests: 1, prompt_tokens: 100, completion_tokens: 50, quota: 750
+    expenses:usage:alice:echo  $0.001500
+    assets:quota  -$0.001500
+
+2030-01-02 usage by (b_o b)_ x, echo  ; requests: 1, prompt_tokens: 100, completion_tokens: 50, quota: 9
+    expenses:usage:(b_o b)_ x:echo  $0.000018
+    assets:quota  -$0.000018
+
+"""
+    whole = run("usage", "--by", "day", "--format", "hledger", "--until", "2031-01-01")[1]
+    assert "2030-01-02 usage  ; requests: 1" in whole
+
+
+def test_refunds_in_a_journal() -> None:
+    """What was given back is written with the sign turned round."""
+    row = {"day": "2030-01-01", "token": "", "usd": "-0.000002"}
+    assert list(journal.lines([row], ["token"], []))[1:3] == [
+        "    expenses:usage:none  -$0.000002",
+        "    assets:quota  $0.000002",
+    ]
+
+
+def test_names_in_csv(run: Run, tmp_path: Path) -> None:
+    """A name that a spreadsheet would run is text, quotes and commas are kept, amounts stay numbers."""
+    for number, name in enumerate(["=1+1", 'say "hi", you', "-x", "@y"]):
+        _charged(tmp_path, at=1000 + number, request=f"r{number}", token=name)
+    out = run("usage", "--format", "csv", "--until", "1971-01-01")[1]
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert {row["token"] for row in rows} == {"'=1+1", 'say "hi", you', "'-x", "'@y"}
+    assert {row["usd"] for row in rows} == {"0.001500"}
+
+
+@pytest.mark.parametrize(
+    ("day", "hours"), [("2030-03-31", 23), ("2030-10-27", 25), ("2030-06-01", 24)], ids=["short", "long", "plain"]
+)
+def test_days_of_other_lengths(run: Run, tmp_path: Path, day: str, hours: int) -> None:
+    """Where clocks change a day has 23 or 25 hours; its first and last second are its own, the next ones are not."""
+    first = int(datetime.fromisoformat(f"{day}T00:00:00+01:00" if hours == 23 else f"{day}T00:00:00+02:00").timestamp())
+    for number, at in enumerate((first - 1, first, first + hours * 3600 - 1, first + hours * 3600)):
+        _charged(tmp_path, at=at, request=f"r{number}", units=10**number)
+    (row,) = json.loads(run("usage", "--since", day, "--until", day, "--by", "day", "--format", "json")[1])
+    assert (row["day"], row["quota"]) == (day, 110)
+    days = json.loads(run("usage", "--until", "2031-01-01", "--by", "day", "--format", "json")[1])
+    assert [one["quota"] for one in days] == [1, 110, 1000]
+
+
 def test_usage_of_the_last_hours(run: Run, tmp_path: Path) -> None:
     """`--since 24h` counts back from now."""
     now = int(SystemClock.wall())
@@ -167,6 +223,7 @@ def test_explain(run: Run, tmp_path: Path) -> None:
         "input: 100 tokens x $2.5 per million = 125 units",
         "model    echo (upstream: echo-1)",
         "channel  key  status",
+        "group    vip, ratio 0.8",
         "version v1",
     ):
         assert words in out
@@ -205,9 +262,12 @@ def test_explain_what_was_not_charged(run: Run, tmp_path: Path) -> None:
     account = ledger.Account(1, 1, token_limited=False, user_limited=False)
     with db.connect("sqlite:///newapi.db", tmp_path) as conn:
         ledger.hold(conn, [ledger.Hold(id, account, 5, 1000, "b", "echo") for id in ("open", "void")])
-        ledger.void(conn, [ledger.Void("void", account, 5, 1001, "ClientError")])
+        tried = b'{"attempts":[{"channel":"dead","key":1,"status":503,"error":"busy","ms":7.5}]}'
+        ledger.void(conn, [ledger.Void("void", account, 5, 1001, "ClientError", detail=tried)])
     assert "open: 5 units are held" in run("explain", "open")[1]
-    assert "voided, nothing charged: ClientError" in run("explain", "void")[1]
+    told = run("explain", "void")[1]
+    assert "voided, nothing charged: ClientError" in told
+    assert "dead       1     503  busy   7.5" in told
     assert run("db", "check")[1].startswith("1 requests are open")
 
 

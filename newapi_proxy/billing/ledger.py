@@ -80,7 +80,7 @@ class Settlement(msgspec.Struct, frozen=True):
 
 
 class Void(msgspec.Struct, frozen=True):
-    """A request's end that costs nothing."""
+    """A request's end that costs nothing. `detail` is JSON for `explain`, None where there is nothing to tell."""
 
     request_id: str
     account: Account
@@ -88,6 +88,7 @@ class Void(msgspec.Struct, frozen=True):
     at: int
     reason: str
     windows: tuple[Window, ...] = ()
+    detail: bytes | None = None
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -398,7 +399,10 @@ def _void_together(conn: Connection, voids: Sequence[Void]) -> list[bool]:
 
 
 def _return(conn: Connection, voids: Sequence[Void]) -> bool:
-    rows = [(one.request_id, one.held, "voided", 0, 0, one.at, 0, one.reason, "", None) for one in voids]
+    rows = [
+        (one.request_id, one.held, "voided", 0, 0, one.at, 0, one.reason, "", one.detail and one.detail.decode())
+        for one in voids
+    ]
     if not _unique(voids) or _FINISH.run(conn, rows) != len(rows):
         return False
     by_token: dict[int, list[int]] = {}

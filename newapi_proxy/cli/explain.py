@@ -57,6 +57,8 @@ def _lines(record: ledger.Record, detail: dict[str, Any]) -> Iterator[str]:
     yield f"model    {record.model}" + _other(detail.get("upstream_model"), record.model)
     if detail.get("channel"):
         yield f"channel  {detail['channel']}"
+    if detail.get("group"):
+        yield f"group    {detail['group']}, ratio {detail.get('group_ratio', 1)}"
     if detail.get("price"):
         yield f"price    {_pairs(detail['price'])}; version {record.price_version}"
     if detail.get("usage"):

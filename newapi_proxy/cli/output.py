@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import csv
+import re
 import sys
 import unicodedata
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from newapi_proxy.wire import tree
 
 Row = Mapping[str, Any]
+_FORMULA: Final = re.compile(r"[=+\-@]")
+_NUMBER: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 
 
 def table(rows: Sequence[Row], columns: Sequence[str]) -> None:
@@ -32,10 +35,15 @@ def json(value: Any) -> None:
 
 
 def delimited(rows: Sequence[Row], columns: Sequence[str]) -> None:
-    """CSV with a head line."""
+    """CSV with a head line. What a spreadsheet would take for a formula gets an apostrophe: clients choose names."""
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows([_text(row.get(name)) for name in columns] for row in rows)
+    writer.writerows([_cell(row.get(name)) for name in columns] for row in rows)
+
+
+def _cell(value: Any) -> str:
+    text = _text(value)
+    return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
 
 
 def rows(rows: Sequence[Row], columns: Sequence[str], form: str) -> None:

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import Connection
 
 from newapi_proxy.billing.charge import usd
-from newapi_proxy.cli import output, settings
+from newapi_proxy.cli import journal, output, settings
 from newapi_proxy.cli.database import failed, use
 from newapi_proxy.clock import SystemClock
 from newapi_proxy.config.units import duration
@@ -28,7 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     when = "a day (2027-01-31), a moment (2027-01-31T12:00) or how long ago (24h, 7d)"
     parser.add_argument("--since", default="0001-01-01", metavar="WHEN", help=f"from {when}")
     parser.add_argument("--until", metavar="WHEN", help="up to such a moment; a day named here is counted in")
-    parser.add_argument("--format", choices=("table", "json", "csv"), default="table")
+    parser.add_argument("--format", choices=("table", "json", "csv", "hledger"), default="table")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -43,8 +43,13 @@ def run(args: argparse.Namespace) -> int:
         return failed(str(error))
 
     def work(conn: Connection) -> int:
-        rows = summed(logs.spent(conn, since, until), args.by, zone)
-        output.rows(rows, (*args.by, *_SUMS, "usd"), args.format)
+        spent = logs.spent(conn, since, until)
+        if args.format == "hledger":
+            names = [name for name in args.by if name != "day"]
+            for line in journal.lines(summed(spent, ("day", *names), zone), names, _SUMS):
+                print(line)
+        else:
+            output.rows(summed(spent, args.by, zone), (*args.by, *_SUMS, "usd"), args.format)
         return 0
 
     return use(args, work, write=False, config=config)

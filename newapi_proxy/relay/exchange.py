@@ -61,7 +61,7 @@ async def chat(
         )
         attempts = Attempts(house, given, sink, record)
         if ask.count_only:
-            await _count(house, given, sink, attempts)
+            await _count(house, given, sink, record, attempts)
         else:
             await _answer(house, given, sink, record, attempts)
     except ProxyError as error:
@@ -90,7 +90,7 @@ async def _answer(house: House, given: Given, sink: Sink, record: Record, attemp
     hold = _hold(house, given, amount)
     if given.token.ceilings:
         await attempts.stay.enter()
-    async with Held(house.db, hold) as held:
+    async with Held(house.db, hold, record.attempts) as held:
         outcome = await attempts.run(plan)
         end, served = _ended(outcome)
         billed = last = None
@@ -121,12 +121,12 @@ async def _answer(house: House, given: Given, sink: Sink, record: Record, attemp
             assert_never(outcome)
 
 
-async def _count(house: House, given: Given, sink: Sink, attempts: Attempts) -> None:
+async def _count(house: House, given: Given, sink: Sink, record: Record, attempts: Attempts) -> None:
     """Token counting: by the provider where it can, else here; costs nothing."""
     plan = _plan(house, given)
     if given.token.ceilings:
         await attempts.stay.enter()
-    async with Held(house.db, _hold(house, given, 0)):
+    async with Held(house.db, _hold(house, given, 0), record.attempts):
         tokens = await attempts.count(plan)
     headers = []
     if tokens is None:

@@ -6,7 +6,7 @@ Waiting may be cancelled, the writes may not: they are in the writer's queue fro
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Final
 
@@ -16,24 +16,29 @@ from newapi_proxy import log
 from newapi_proxy.billing import budgets, count, ledger, policy
 from newapi_proxy.billing.charge import Charge, charge
 from newapi_proxy.billing.prices import Price
-from newapi_proxy.errors import ClientError, OurError
+from newapi_proxy.errors import ClientError, OurError, ProxyError
 from newapi_proxy.ir.usage import Usage, clamped
 from newapi_proxy.relay.attempt import Served
 from newapi_proxy.relay.house import Given
 from newapi_proxy.relay.record import line
 from newapi_proxy.store.db import Database
 
+_ENCODER: Final = msgspec.json.Encoder()  # writes the attempts' records as they are
 LIGHT: Final = 32 * 1024  # bytes that may be tokenized on the loop once the tables are loaded
 
 
 class Held:
-    """A request's hold. `async with`: entering holds, `settle` settles, leaving without it gives everything back."""
+    """A request's hold. `async with`: entering holds, `settle` settles, leaving without it gives everything back.
 
-    __slots__ = ("_db", "_hold", "_open")
+    `tried` is the list that attempts are noted in: what was tried in vain is told with what was given back.
+    """
 
-    def __init__(self, db: Database, hold: ledger.Hold) -> None:
+    __slots__ = ("_db", "_hold", "_open", "_tried")
+
+    def __init__(self, db: Database, hold: ledger.Hold, tried: Sequence[log.Attempt]) -> None:
         self._db = db
         self._hold = hold
+        self._tried = tried
         self._open = False
 
     async def __aenter__(self) -> Held:
@@ -66,7 +71,10 @@ class Held:
     ) -> None:
         if self._open:
             self._open = False
-            self._void(kind.__name__ if kind else "not charged")
+            if isinstance(error, ProxyError):
+                self._void(f"{error.status} {error.code}")
+            else:
+                self._void(kind.__name__ if kind else "not charged")
 
     def _void(self, reason: str) -> None:
         hold = self._hold
@@ -77,6 +85,7 @@ class Held:
             at=hold.at,
             reason=reason,
             windows=hold.windows,
+            detail=_ENCODER.encode({"attempts": self._tried}) if self._tried else None,
         )
         self._db.write(ledger.void, void, must=True).add_done_callback(noted)
 
