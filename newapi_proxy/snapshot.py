@@ -18,6 +18,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from newapi_proxy.adapters import ADAPTERS
+from newapi_proxy.adapters._uses import kinds
 from newapi_proxy.adapters.base import UNOWNED, Adapter, speaks
 from newapi_proxy.billing.budgets import Window, window
 from newapi_proxy.billing.ledger import Account
@@ -127,6 +128,7 @@ class Snapshot:
         self._aliases = aliases or {}
         self._ratios = {name: Decimal(str(ratio)) for name, ratio in config.ratios_by_group().items()}
         self._known: dict[tuple[str, str], Tiers] = {}
+        self._uses: dict[tuple[str, str], tuple[str, tuple[Kind, ...]]] = {}
         self._serving: dict[tuple[str, str, str, Kind, bool], Tiers] = {}
         self._priced: dict[tuple[str, str], tuple[Price, ...]] = {}
         self._windows: dict[str, tuple[Window, ...]] = {}
@@ -202,18 +204,31 @@ class Snapshot:
             self._windows[token.name] = known
         return known
 
-    def models_for(self, token: Token) -> tuple[tuple[str, str], ...]:
-        """What the key may ask for, with who owns it, in order of first appearance; patterns are left out."""
-        names: dict[str, str] = {}
+    def models_for(self, token: Token) -> tuple[tuple[str, str, tuple[Kind, ...]], ...]:
+        """What the key may ask for, with who owns it and what it is for, in order of first appearance.
+
+        Patterns are left out.
+        """
+        names: dict[str, tuple[str, tuple[Kind, ...]]] = {}
         groups = {name for name, _ in self._aliases.get(token.group, ())} or {token.group}
         for channel in self.channels:
             if groups.intersection(channel.groups):
                 own = (model for model in channel.models if "*" not in model and token.may_use(model))
-                names |= {model: channel.adapter.owner for model in own if model not in names}
+                names |= {model: self.told(channel, model) for model in own if model not in names}
         for model in token.models:
-            if "*" not in model and self.tiers(token.group, model):
-                names.setdefault(model, UNOWNED)
-        return tuple(names.items())
+            if "*" not in model and (tiers := self.tiers(token.group, model)) and model not in names:
+                names[model] = (UNOWNED, self.told(tiers[0][0], model)[1])
+        return tuple((name, owner, uses) for name, (owner, uses) in names.items())
+
+    def told(self, channel: Channel, model: str) -> tuple[str, tuple[Kind, ...]]:
+        """A model's owner and its uses, as this channel has it."""
+        known = self._uses.get((channel.name, model))
+        if known is None:
+            if len(self._uses) >= MOST_KNOWN:
+                self._uses.clear()
+            uses = kinds(channel.adapter, channel.upstream_model(model))
+            known = self._uses[channel.name, model] = (channel.adapter.owner, uses)
+        return known
 
 
 def _seen(channel: Channel, model: str, itself: bool) -> Channel | None:

@@ -24,9 +24,7 @@ class Pair:
         self.states: list[int] = []
         self.first = Health(self.clock, lambda *_: None)
         self.second = Health(self.clock, lambda _, state: self.states.append(state))
-        house: Any = SimpleNamespace(
-            health=self.second, clock=self.clock, snapshot=SimpleNamespace(channels=(second,))
-        )
+        house: Any = SimpleNamespace(health=self.second, clock=self.clock, snapshot=SimpleNamespace(channels=(second,)))
 
         def tell(subject: str, one: bytes, lasting: bool) -> None:
             self.told.append(lasting)

@@ -1,6 +1,6 @@
 """Model lists: what `/v1/models` answers, in the shapes of OpenAI, Anthropic and Gemini.
 
-Pure: names with their owners in, bytes out. Source: relay-and-billing 1.2, 1.6.
+Pure: names with their owners and uses in, bytes out. Source: relay-and-billing 1.2, 1.6.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from newapi_proxy.errors import ClientError
+from newapi_proxy.ir.ask import Kind
 from newapi_proxy.wire import tree
 
 CREATED: Final = 1626777600  # the same for every model, as the inherited service has it
@@ -28,7 +29,22 @@ _PERMISSION: Final = {
     "is_blocking": False,
 }
 
-Rows = Iterable[tuple[str, str]]  # name and owner
+Row = tuple[str, str, tuple[Kind, ...]]  # name, owner, and what it is for
+Rows = Iterable[Row]
+_CHAT: Final = ("openai", "openai-response", "anthropic", "gemini")  # New API's words for what a model may be asked by
+_TYPES: Final[Mapping[Kind, tuple[str, ...]]] = {
+    "chat": _CHAT,
+    "embeddings": ("embeddings",),
+    "rerank": ("jina-rerank",),
+    "images": ("image-generation",),
+    "moderations": ("moderations",),
+    "speech": ("audio-speech",),
+    "transcription": ("audio-transcription",),
+}
+_METHODS: Final[Mapping[Kind, tuple[str, ...]]] = {
+    "chat": ("generateContent", "streamGenerateContent", "countTokens"),
+    "embeddings": ("embedContent", "batchEmbedContents"),
+}
 
 
 def wants_anthropic(headers: Mapping[str, str]) -> bool:
@@ -41,35 +57,35 @@ def wants_anthropic(headers: Mapping[str, str]) -> bool:
 
 def openai_list(rows: Rows) -> bytes:
     """All models; both `success` and `object`, since clients of either older service read their own."""
-    data = [_openai(name, owner) for name, owner in rows]
+    data = [_openai(row) for row in rows]
     return tree.encode({"success": True, "object": "list", "data": data})
 
 
-def openai_one(name: str, owner: str) -> bytes:
+def openai_one(row: Row) -> bytes:
     """One model."""
-    return tree.encode(_openai(name, owner))
+    return tree.encode(_openai(row))
 
 
 def anthropic_list(rows: Rows) -> bytes:
     """All models, on one page; an empty list has no first and no last id."""
-    data = [_anthropic(name) for name, _ in rows]
+    data = [_anthropic(row) for row in rows]
     first, last = (data[0]["id"], data[-1]["id"]) if data else (None, None)
     return tree.encode({"data": data, "first_id": first, "has_more": False, "last_id": last})
 
 
-def anthropic_one(name: str) -> bytes:
+def anthropic_one(row: Row) -> bytes:
     """One model."""
-    return tree.encode(_anthropic(name))
+    return tree.encode(_anthropic(row))
 
 
 def gemini_list(rows: Rows) -> bytes:
     """All models, on one page."""
-    return tree.encode({"models": [_gemini(name) for name, _ in rows], "nextPageToken": None})
+    return tree.encode({"models": [_gemini(row) for row in rows], "nextPageToken": None})
 
 
-def gemini_one(name: str) -> bytes:
+def gemini_one(row: Row) -> bytes:
     """One model."""
-    return tree.encode(_gemini(name))
+    return tree.encode(_gemini(row))
 
 
 def missing(name: str) -> ClientError:
@@ -84,7 +100,8 @@ def missing(name: str) -> ClientError:
     )
 
 
-def _openai(name: str, owner: str) -> dict[str, Any]:
+def _openai(row: Row) -> dict[str, Any]:
+    name, owner, kinds = row
     return {
         "id": name,
         "object": "model",
@@ -93,16 +110,15 @@ def _openai(name: str, owner: str) -> dict[str, Any]:
         "permission": [_PERMISSION],
         "root": name,
         "parent": None,
+        "supported_endpoint_types": [word for kind in kinds for word in _TYPES[kind]],
     }
 
 
-def _anthropic(name: str) -> dict[str, Any]:
-    return {"type": "model", "id": name, "display_name": name, "created_at": _CREATED_AT}
+def _anthropic(row: Row) -> dict[str, Any]:
+    return {"type": "model", "id": row[0], "display_name": row[0], "created_at": _CREATED_AT}
 
 
-def _gemini(name: str) -> dict[str, Any]:
-    return {
-        "name": f"models/{name}",
-        "displayName": name,
-        "supportedGenerationMethods": ["generateContent", "streamGenerateContent", "countTokens"],
-    }
+def _gemini(row: Row) -> dict[str, Any]:
+    name, _, kinds = row
+    methods = [word for kind in kinds for word in _METHODS.get(kind, ())]
+    return {"name": f"models/{name}", "displayName": name, "supportedGenerationMethods": methods}

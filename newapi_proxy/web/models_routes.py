@@ -25,15 +25,15 @@ class Shape(msgspec.Struct, frozen=True):
     """How a family of clients reads models, and errors."""
 
     every: Callable[[models.Rows], bytes]
-    one: Callable[[str, str], bytes]
+    one: Callable[[models.Row], bytes]
     failure: Failure
 
 
 def routes(openai: Failure, anthropic: Failure, gemini: Failure) -> list[Route[Action]]:
     """The lists; `/v1` in Anthropic's shape where its version header is there. Given: each family's error bodies."""
     first = Shape(models.openai_list, models.openai_one, openai)
-    second = Shape(models.anthropic_list, lambda name, _: models.anthropic_one(name), anthropic)
-    third = Shape(models.gemini_list, lambda name, _: models.gemini_one(name), gemini)
+    second = Shape(models.anthropic_list, models.anthropic_one, anthropic)
+    third = Shape(models.gemini_list, models.gemini_one, gemini)
 
     async def common(edge: Edge, call: Call) -> None:
         _serve(edge, call, second if models.wants_anthropic(call.arrival.headers) else first)
@@ -68,9 +68,10 @@ def _serve(edge: Edge, call: Call, shape: Shape) -> None:
 def _one(edge: Edge, token: Token, name: str, shape: Shape) -> bytes:
     """One model, also where only a pattern lets it in. Raises ClientError 404."""
     snapshot = edge.house.snapshot
-    owner = dict(snapshot.models_for(token)).get(name)
-    if owner is None:
-        if not token.may_use(name) or not snapshot.tiers(token.group, name):
+    row = next((row for row in snapshot.models_for(token) if row[0] == name), None)
+    if row is None:
+        tiers = snapshot.tiers(token.group, name) if token.may_use(name) else ()
+        if not tiers:
             raise models.missing(name)
-        owner = UNLISTED
-    return shape.one(name, owner)
+        row = (name, UNLISTED, snapshot.told(tiers[0][0], name)[1])
+    return shape.one(row)

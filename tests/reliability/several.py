@@ -1,8 +1,8 @@
 """Four daemons on one PostgreSQL (or MariaDB) and one Redis, behind one address: killed, limited, cut off.
 
-    python -m tests.reliability.several kills --seed 7 --seconds 30
-    python -m tests.reliability.several limit
-    python -m tests.reliability.several outages --cut 10
+python -m tests.reliability.several kills --seed 7 --seconds 30
+python -m tests.reliability.several limit
+python -m tests.reliability.several outages --cut 10
 """
 
 from __future__ import annotations
