@@ -13,6 +13,7 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sqlalchemy import Connection
 
 from newapi_proxy.billing import audit, budgets, ledger
 from newapi_proxy.billing.budgets import Every, Window, window
@@ -86,23 +87,36 @@ def test_a_window_in_the_ledgers_words() -> None:
     assert budgets.read("") == ()
 
 
-def test_no_charge_goes_beyond_a_budget(database: Path) -> None:
+def test_no_charge_goes_beyond_a_budget(conn: Connection) -> None:
     """What is charged above a hold is taken as far as the narrowest window reaches, and the rest is a shortfall."""
     day, month = Window("day", 0, 10, 50), Window("month", 0, 99, 70)
+    (one,) = money.people(conn, [(1000, -1)])
+    assert ledger.hold(conn, [money.hold(id, one, 20, windows=(day, month)) for id in "abc"]) == [None, None, "day"]
+    assert ledger.settle(conn, [money.settlement("a", one, 20, 100, (day, month))]) == [30]
+    assert ledger.settle(conn, [money.settlement("b", one, 20, 5, (day, month))]) == [5]
+    assert ledger.hold(conn, [money.hold("d", one, 16, windows=(day, month))]) == ["day"]
+    later = Window("day", 10, 20, 99)
+    answers = ledger.hold(conn, [money.hold(id, one, 30, windows=(later, month)) for id in "ef"])
+    assert answers == [None, "month"]
+    assert ledger.void(conn, [money.void("e", one, 30, (later, month))]) == [True]
+    assert budgets.everything(conn) == {(1, "day", 0): 35, (1, "day", 10): 0, (1, "month", 0): 35}
+    found = ledger.explain(conn, "a")
+    assert found is not None
+    assert (found.charged, found.shortfall) == (30, 70)
+    assert audit.check(conn) == []
+
+
+def test_a_file_of_an_earlier_version_gets_budgets(database: Path) -> None:
+    """A ledger without the column is completed, and what it holds can be resolved."""
     with db.connect(f"sqlite:///{database}", database.parent) as conn:
-        (one,) = money.people(conn, [(1000, -1)])
-        assert ledger.hold(conn, [money.hold(id, one, 20, windows=(day, month)) for id in "abc"]) == [None, None, "day"]
-        assert ledger.settle(conn, [money.settlement("a", one, 20, 100, (day, month))]) == [30]
-        assert ledger.settle(conn, [money.settlement("b", one, 20, 5, (day, month))]) == [5]
-        assert ledger.hold(conn, [money.hold("d", one, 16, windows=(day, month))]) == ["day"]
-        later = Window("day", 10, 20, 99)
-        answers = ledger.hold(conn, [money.hold(id, one, 30, windows=(later, month)) for id in "ef"])
-        assert answers == [None, "month"]
-        assert ledger.void(conn, [money.void("e", one, 30, (later, month))]) == [True]
-        assert budgets.everything(conn) == {(1, "day", 0): 35, (1, "day", 10): 0, (1, "month", 0): 35}
-        found = ledger.explain(conn, "a")
-        assert found is not None
-        assert (found.charged, found.shortfall) == (30, 70)
+        (one,) = money.people(conn, [(100, -1)])
+        ledger.hold(conn, [money.hold("a", one, 20, "before")])
+        for harm in ("ALTER TABLE ledger DROP COLUMN budgets", "DROP TABLE proxy_budgets"):
+            conn.exec_driver_sql(harm)
+        conn.exec_driver_sql("DELETE FROM proxy_upgrades WHERE name = 'budget_table'")
+    assert db.upgrade(f"sqlite:///{database}", database.parent) == ["budget_table"]
+    with db.connect(f"sqlite:///{database}", database.parent) as conn:
+        assert ledger.void(conn, [money.void("a", one, 20)]) == [True]
         assert audit.check(conn) == []
 
 

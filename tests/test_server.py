@@ -12,7 +12,8 @@ import pytest_asyncio
 from msgspec.structs import replace
 from sqlalchemy import Connection, func, select, update
 
-from newapi_proxy.billing import audit, ledger
+from newapi_proxy.billing import audit, budgets, ledger
+from newapi_proxy.billing.budgets import Window
 from newapi_proxy.errors import OurError
 from newapi_proxy.store import db as store
 from newapi_proxy.store import dialects, processes, replies, server
@@ -111,6 +112,25 @@ async def test_one_balance_many_processes(far: Any) -> None:
         return await db.write(ledger.settle, money.settlement(id, one, 10, 10)) == 10
 
     assert sum(await asyncio.gather(*(request(number) for number in range(500)))) == 50
+    assert await all[0].read(audit.check) == []
+    for db in all:
+        await db.close()
+
+
+async def test_one_budget_many_processes(far: Any) -> None:
+    """The same with a budget for exactly 50 in a month, and charges that go beyond their holds as far as it reaches."""
+    all = [await _open(far) for _ in range(4)]
+    (one,) = await all[0].write(_people, [(100_000, 100_000)])
+    windows = (Window("day", 0, 86_400, 10_000), Window("month", 0, 9_999_999, 500))
+
+    async def request(number: int) -> int:
+        db, id = all[number % 4], f"r{number}"
+        if await db.write(ledger.hold, money.hold(id, one, 5, db.boot, windows)) is not None:
+            return 0
+        return await db.write(ledger.settle, money.settlement(id, one, 5, 10, windows)) or 0
+
+    assert sum(await asyncio.gather(*(request(number) for number in range(500)))) == 500
+    assert await all[0].read(budgets.everything) == {(1, "day", 0): 500, (1, "month", 0): 500}
     assert await all[0].read(audit.check) == []
     for db in all:
         await db.close()

@@ -320,13 +320,15 @@ def _settle_alone(conn: Connection, one: Settlement) -> int | None:
 def _reach(conn: Connection, one: Settlement) -> int:
     """The most that balances and budgets can give, at least 0; without limits there is no end to it."""
     account = one.account
-    balances = [window.amount - budgets.used(conn, account.token_id, window) for window in one.windows]
+    balances: list[int] = []
     if account.token_limited:
         asked = select(tokens.c.remain_quota).where(tokens.c.id == account.token_id).with_for_update()
         balances.append(number(conn.execute(asked).scalar()))
     if account.user_limited:
         asked = select(users.c.quota).where(users.c.id == account.user_id).with_for_update()
         balances.append(number(conn.execute(asked).scalar()))
+    # in the order in which rows are locked everywhere
+    balances += [window.amount - budgets.used(conn, account.token_id, window) for window in one.windows]
     return max(0, min(balances, default=1 << 62))
 
 
