@@ -131,7 +131,7 @@ class Snapshot:
         self._uses: dict[tuple[str, str], tuple[str, tuple[Kind, ...]]] = {}
         self._serving: dict[tuple[str, str, str, Kind, bool], Tiers] = {}
         self._priced: dict[tuple[str, str], tuple[Price, ...]] = {}
-        self._windows: dict[str, tuple[Window, ...]] = {}
+        self._windows: dict[str, tuple[int, int, tuple[Window, ...]]] = {}
 
     def group_ratio(self, group: str, model: str = "") -> Decimal:
         """The group's factor on every price; where it stands for several, that of the one that serves the model."""
@@ -197,12 +197,13 @@ class Snapshot:
 
     def windows(self, token: Token, at: int) -> tuple[Window, ...]:
         """The windows of the token's budgets that hold the moment (unix seconds)."""
-        known = self._windows.get(token.name, ())
-        if not known or not all(one.starts <= at < one.ends for one in known):
+        known = self._windows.get(token.name)
+        if known is None or not known[0] <= at < known[1]:
             zone = ZoneInfo(self.config.timezone)
-            known = tuple(window(one.every, at, one.amount, zone) for one in token.budgets)
+            found = tuple(window(one.every, at, one.amount, zone) for one in token.budgets)
+            known = (max(one.starts for one in found), min(one.ends for one in found), found)
             self._windows[token.name] = known
-        return known
+        return known[2]
 
     def models_for(self, token: Token) -> tuple[tuple[str, str, tuple[Kind, ...]], ...]:
         """What the key may ask for, with who owns it and what it is for, in order of first appearance.
@@ -349,7 +350,8 @@ def _ceiling(limits: Limits, scope: str, name: str, id: str = "") -> Ceilings:
     )
     if limits.concurrency is None and not rates:
         return ()
-    return (Ceiling(f"{scope} {id or name}", scope, name, limits.concurrency, rates),)
+    tokens = limits.tpm is not None
+    return (Ceiling(f"{scope} {id or name}", scope, name, limits.concurrency, rates, tokens),)
 
 
 def _group_ceilings(config: Config) -> dict[str, Ceilings]:

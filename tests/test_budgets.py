@@ -81,7 +81,7 @@ def test_windows_follow_each_other(zone: str, every: Every, at: int) -> None:
 
 def test_a_window_in_the_ledgers_words() -> None:
     """What a row says of its windows can be read back."""
-    text = budgets.told([Window("day", 10, 20, 5), Window("month", 3, 30, 9)])
+    text = budgets.told((Window("day", 10, 20, 5), Window("month", 3, 30, 9)))
     assert text == "day:10,month:3,"
     assert budgets.read(text) == (Window("day", 10, 0, 0), Window("month", 3, 0, 0))
     assert budgets.read("") == ()

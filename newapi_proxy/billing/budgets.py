@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta, tzinfo
+from functools import lru_cache
 from typing import Final, Literal
 
 import msgspec
@@ -81,7 +82,8 @@ def _midnight(day: date, zone: tzinfo) -> int:
     return low
 
 
-def told(windows: Iterable[Window]) -> str:
+@lru_cache(maxsize=1024)
+def told(windows: tuple[Window, ...]) -> str:
     """The windows as a row of the ledger names them."""
     return "".join(f"{one.every}:{one.starts}," for one in windows)
 

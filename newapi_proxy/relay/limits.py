@@ -47,8 +47,10 @@ class Stay:
         wanted = self._given.token.ceilings
         if not wanted:
             return
-        taken = await self._take(wanted)
+        least, tokens = self._estimate(wanted)
+        taken = await self._windows.take(wanted, tokens, least)
         if isinstance(taken, Full):
+            _count(taken)
             raise refused([taken], _SUBJECT[taken.ceiling.scope])
         self._own = taken
 
@@ -56,25 +58,27 @@ class Stay:
         """Takes what the candidate's limits ask for, or says what is full."""
         self._channel = None
         ceilings = candidate.channel.ceilings
-        if not ceilings or not ceilings[candidate.key]:
+        wanted = ceilings[candidate.key] if ceilings else ()
+        if not wanted:
             return None
-        taken = await self._take(ceilings[candidate.key])
+        least, tokens = self._estimate(wanted)
+        taken = await self._windows.take(wanted, tokens, least)
         if isinstance(taken, Full):
+            _count(taken)
             self.full.append(taken)
             return taken
         self._channel = taken
         return None
 
-    async def _take(self, wanted: tuple[Ceiling, ...]) -> Grant | Full:
-        tokens = least = 0
-        if not self._given.ask.count_only and any(rate.tokens for one in wanted for rate in one.rates):
-            if self._tokens is None:
-                self._tokens = hold_tokens(self._given.ask)
-            least, tokens = self._tokens
-        taken = await self._windows.take(wanted, tokens, least)
-        if isinstance(taken, Full):
-            metrics.limited(taken.ceiling.scope, taken.ceiling.name, taken.limit)
-        return taken
+    def _estimate(self, wanted: tuple[Ceiling, ...]) -> tuple[int, int]:
+        """The tokens to reserve, at least and in all; reckoned where somebody counts them."""
+        if self._tokens is None:
+            for one in wanted:
+                if one.tokens:
+                    ask = self._given.ask
+                    self._tokens = (0, 0) if ask.count_only else hold_tokens(ask)
+                    break
+        return self._tokens or (0, 0)
 
     def unsent(self) -> None:
         """The candidate was not tried after all."""
@@ -105,6 +109,10 @@ class Stay:
             if not self._counted:
                 self._windows.correct(self._own, 0)
             self._windows.release(self._own)
+
+
+def _count(full: Full) -> None:
+    metrics.limited(full.ceiling.scope, full.ceiling.name, full.limit)
 
 
 def refused(full: Iterable[Full], who: str, waits: Iterable[float] = ()) -> ClientError:

@@ -30,7 +30,8 @@ class Rate(msgspec.Struct, frozen=True):
 class Ceiling(msgspec.Struct, frozen=True):
     """What one subject may have: `slots` at the same time (None: any number), and rates.
 
-    Counters belong to the `id`, so that they live on when the numbers change. `scope` and `name` are for people.
+    Counters belong to the `id`, so that they live on when the numbers change. `scope` and `name` are for people,
+    `tokens` says whether a rate is of tokens.
     """
 
     id: str
@@ -38,6 +39,7 @@ class Ceiling(msgspec.Struct, frozen=True):
     name: str
     slots: int | None = None
     rates: tuple[Rate, ...] = ()
+    tokens: bool = False
 
 
 class Full(msgspec.Struct, frozen=True):
@@ -130,17 +132,19 @@ class _Window:
     def add(self, now: float, amount: int) -> _Entry:
         until = now + self.seconds
         entries = self.entries
+        self.total += amount
         if entries:
-            last = entries[-1]
-            close = until == last.until or (len(entries) >= EXACT and until - last.began <= self.seconds / EXACT)
-            if close:
+            if entries[0].until <= now:
+                self.forget(now)
+            last = entries[-1] if entries else None
+            if last is not None and (
+                until == last.until or (len(entries) >= EXACT and until - last.began <= self.seconds / EXACT)
+            ):
                 last.until = until
                 last.amount += amount
-                self.total += amount
                 return last
         entry = _Entry(until, amount)
         entries.append(entry)
-        self.total += amount
         return entry
 
     def change(self, now: float, entry: _Entry, by: int) -> None:
@@ -151,20 +155,29 @@ class _Window:
 
 
 class _Counter:
-    """One subject's slots in use and its windows by name."""
+    """One subject's slots in use and its windows by name; `under`: those of the ceiling that it was last asked with."""
 
-    __slots__ = ("ceiling", "slots", "windows")
+    __slots__ = ("ceiling", "most", "slots", "under", "windows")
 
     def __init__(self, ceiling: Ceiling) -> None:
-        self.ceiling = ceiling
         self.slots = 0
         self.windows: dict[str, _Window] = {}
+        self.bind(ceiling)
 
-    def window(self, rate: Rate) -> _Window:
-        found = self.windows.get(rate.name)
-        if found is None:
-            found = self.windows[rate.name] = _Window(rate.seconds)
-        return found
+    def bind(self, ceiling: Ceiling) -> None:
+        self.ceiling = ceiling
+        self.most = math.inf if ceiling.slots is None else ceiling.slots
+        self.under = tuple((self.windows.setdefault(rate.name, _Window(rate.seconds)), rate) for rate in ceiling.rates)
+
+    def full(self, now: float, tokens: int, least: int) -> Full | None:
+        limit, wait = "", 0.0
+        if self.slots >= self.most:
+            limit, wait = "concurrency", 1.0  # nobody knows when one is given back
+        for window, rate in self.under:
+            amount = share(rate, tokens, least)
+            if window.total + amount > rate.most and (needed := window.wait(now, rate.most, amount)) > wait:
+                limit, wait = rate.name, needed
+        return Full(self.ceiling, limit, wait) if limit else None
 
     def idle(self, now: float) -> bool:
         for window in self.windows.values():
@@ -172,26 +185,18 @@ class _Counter:
         return not self.slots and not any(window.entries for window in self.windows.values())
 
 
-class _Part:
-    """What a grant took of one window."""
-
-    __slots__ = ("amount", "entry", "tokens", "window")
-
-    def __init__(self, window: _Window, entry: _Entry, amount: int, tokens: bool) -> None:
-        self.window = window
-        self.entry = entry
-        self.amount = amount
-        self.tokens = tokens
+_Part = tuple[_Window, _Entry, int]
 
 
 class Grant:
     """What was taken. Its insides belong to the store that gave it; `far` to one that counts elsewhere too."""
 
-    __slots__ = ("counters", "far", "parts")
+    __slots__ = ("counters", "far", "requests", "tokens")
 
-    def __init__(self) -> None:
-        self.counters: list[_Counter] = []
-        self.parts: list[_Part] = []
+    def __init__(self, counters: list[_Counter]) -> None:
+        self.counters = counters
+        self.requests: list[_Part] = []
+        self.tokens: list[_Part] = []
         self.far: Any = None
 
 
@@ -201,61 +206,51 @@ class Memory:
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
         self._counters: dict[str, _Counter] = {}
+        self._bound = MOST
 
     async def take(self, wanted: Sequence[Ceiling], tokens: int = 0, least: int | None = None) -> Grant | Full:
         """Nothing here waits: between the look and the taking nobody else runs."""
         now = self._monotonic()
         least = tokens if least is None else least
+        counters = [self._counter(ceiling) for ceiling in wanted]
+        if len(self._counters) > self._bound:
+            self._forget(now, counters)
         full: Full | None = None
-        for ceiling in wanted:
-            found = self._full(ceiling, now, tokens, least)
+        for counter in counters:
+            found = counter.full(now, tokens, least)
             if found is not None and (full is None or found.wait > full.wait):
                 full = found
         if full is not None:
             return full
-        grant = Grant()
-        for ceiling in wanted:
-            counter = self._counter(ceiling, now)
+        grant = Grant(counters)
+        for counter in counters:
             counter.slots += 1
-            grant.counters.append(counter)
-            for rate in ceiling.rates:
+            for window, rate in counter.under:
                 amount = share(rate, tokens, least)
-                window = counter.window(rate)
-                grant.parts.append(_Part(window, window.add(now, amount), amount, rate.tokens))
+                parts = grant.tokens if rate.tokens else grant.requests
+                parts.append((window, window.add(now, amount), amount))
         return grant
 
-    def _full(self, ceiling: Ceiling, now: float, tokens: int, least: int) -> Full | None:
-        counter = self._counters.get(ceiling.id)
-        limit, wait = "", 0.0
-        if ceiling.slots is not None and counter is not None and counter.slots >= ceiling.slots:
-            limit, wait = "concurrency", 1.0  # nobody knows when one is given back
-        for rate in ceiling.rates:
-            amount = share(rate, tokens, least)
-            window = counter.windows.get(rate.name) if counter is not None else None
-            if window is not None:
-                needed = window.wait(now, rate.most, amount)
-            else:
-                needed = 0.0 if amount <= rate.most else math.inf
-            if needed > wait:
-                limit, wait = rate.name, needed
-        return Full(ceiling, limit, wait) if limit else None
+    def _forget(self, now: float, wanted: Sequence[_Counter]) -> None:
+        """Drops idle subjects; where most are busy the next look comes late, so that it costs little per request."""
+        self._counters = {id: one for id, one in self._counters.items() if one in wanted or not one.idle(now)}
+        self._bound = max(MOST, 2 * len(self._counters))
 
-    def _counter(self, ceiling: Ceiling, now: float) -> _Counter:
+    def _counter(self, ceiling: Ceiling) -> _Counter:
         counter = self._counters.get(ceiling.id)
         if counter is None:
-            if len(self._counters) >= MOST:
-                self._counters = {id: one for id, one in self._counters.items() if not one.idle(now)}
             counter = self._counters[ceiling.id] = _Counter(ceiling)
-        counter.ceiling = ceiling
+        elif counter.ceiling is not ceiling:
+            counter.bind(ceiling)
         return counter
 
     def correct(self, grant: Grant, tokens: int) -> None:
         """What has left its window already is not counted again."""
-        now = self._monotonic()
-        for part in grant.parts:
-            if part.tokens and part.amount != tokens:
-                part.window.change(now, part.entry, tokens - part.amount)
-                part.amount = tokens
+        if grant.tokens:
+            now = self._monotonic()
+            for window, entry, amount in grant.tokens:
+                window.change(now, entry, tokens - amount)
+            grant.tokens = [(window, entry, tokens) for window, entry, _ in grant.tokens]
 
     def release(self, grant: Grant) -> None:
         """At once."""
@@ -267,9 +262,9 @@ class Memory:
         """At once."""
         self.release(grant)
         now = self._monotonic()
-        for part in grant.parts:
-            part.window.change(now, part.entry, -part.amount)
-        grant.parts = []
+        for window, entry, amount in (*grant.requests, *grant.tokens):
+            window.change(now, entry, -amount)
+        grant.requests, grant.tokens = [], []
 
     def used(self) -> list[Used]:
         """In order of first use."""
@@ -289,4 +284,4 @@ def share(rate: Rate, tokens: int, least: int) -> int:
     """What a request takes of a window: itself, or its tokens; of an estimate no more than all there is."""
     if not rate.tokens:
         return 1
-    return max(least, min(tokens, rate.most))
+    return tokens if tokens <= rate.most else max(least, rate.most)

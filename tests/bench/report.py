@@ -21,16 +21,16 @@ def added(rounds: dict[str, dict[str, list[float]]]) -> None:
                 measures[f"added {measure}"] = [mine - plain for mine, plain in pairs]
 
 
-def result(rounds: Rounds) -> list[dict[str, Any]]:
+def result(rounds: Rounds, first: str = "daemon", second: str = "bare") -> list[dict[str, Any]]:
     """One row a measure: medians of both, the median of the rounds' ratios, and their spread."""
     rows = []
-    for measure, mine in rounds.get("daemon", {}).items():
-        bare = rounds.get("bare", {}).get(measure, ())
-        row: dict[str, Any] = {"measure": measure, "daemon": statistics.median(mine), "bare": None, "ratio": None}
-        if bare:
-            ratios = [one / other for one, other in zip(mine, bare, strict=True) if other]
+    for measure, mine in rounds.get(first, {}).items():
+        theirs = rounds.get(second, {}).get(measure, ())
+        row: dict[str, Any] = {"measure": measure, first: statistics.median(mine), second: None, "ratio": None}
+        if theirs:
+            ratios = [one / other for one, other in zip(mine, theirs, strict=True) if other]
             row |= {
-                "bare": statistics.median(bare),
+                second: statistics.median(theirs),
                 "ratio": statistics.median(ratios) if ratios else None,
                 "spread": [min(ratios), max(ratios)] if ratios else None,
             }
@@ -38,13 +38,18 @@ def result(rounds: Rounds) -> list[dict[str, Any]]:
     return rows
 
 
-def table(rows: Sequence[Mapping[str, Any]], direct: Mapping[str, Sequence[float]]) -> str:
+def table(
+    rows: Sequence[Mapping[str, Any]],
+    direct: Mapping[str, Sequence[float]],
+    first: str = "daemon",
+    second: str = "bare",
+) -> str:
     """The rows as aligned text."""
-    lines = [("", "daemon", "bare aiohttp", "daemon/bare", "spread over rounds")]
+    lines = [("", first, second, f"{first}/{second}", "spread over rounds")]
     for row in rows:
         spread = "{:.2f} - {:.2f}".format(*row["spread"]) if row.get("spread") else ""
         ratio = f"{row['ratio']:.2f}" if row["ratio"] is not None else ""
-        lines.append((row["measure"], _number(row["daemon"]), _number(row["bare"]), ratio, spread))
+        lines.append((row["measure"], _number(row[first]), _number(row[second]), ratio, spread))
     for measure, numbers in direct.items():
         lines.append((f"(direct {measure})", "", _number(statistics.median(numbers)), "", ""))
     widths = [max(len(line[column]) for line in lines) for column in range(5)]

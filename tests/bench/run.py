@@ -51,6 +51,7 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", default="", help=f"comma separated: memory, {', '.join(scenarios.SCENARIOS)}")
     parser.add_argument("--json", metavar="FILE", help="the numbers of every round too; - for stdout")
     parser.add_argument("--quiet", action="store_true", help="the daemon's log goes to /dev/null instead of a file")
+    parser.add_argument("--limited", action="store_true", help="limits and budgets on, against the daemon without them")
     parser.add_argument("--daemon-only", action="store_true", help="no bare proxy: no ratios")
     parser.add_argument("--profile", choices=list(scenarios.SCENARIOS), help="the daemon's top functions in a scenario")
     parser.add_argument("--top", type=int, default=45, help="lines of the profile")
@@ -63,7 +64,9 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
 async def memory(upstream: int, options: argparse.Namespace, rounds: Rounds) -> None:
     """Memory of fresh processes, one after the other."""
     makers: list[Callable[[], Subject]] = [lambda: Gateway(upstream, quiet=options.quiet)]
-    if not options.daemon_only:
+    if options.limited:
+        makers.append(lambda: Gateway(upstream, quiet=options.quiet, limited=True))
+    elif not options.daemon_only:
         makers.append(lambda: Bare(upstream))
     for make in makers:
         subject = make()
@@ -85,7 +88,9 @@ async def measure(upstream: int, pid: int, options: argparse.Namespace) -> Round
     wanted = options.only.split(",") if options.only else ["memory", *scenarios.SCENARIOS]
     subjects: list[Subject] = [Gateway(upstream, quiet=options.quiet)]
     try:
-        if not options.daemon_only:
+        if options.limited:
+            subjects.append(Gateway(upstream, quiet=options.quiet, limited=True))
+        elif not options.daemon_only:
             subjects.append(Bare(upstream))
         direct = Direct(upstream, pid)
         for number in range(options.rounds):
@@ -132,7 +137,8 @@ def main(given: Sequence[str] | None = None) -> int:
         provider.kill()
         provider.wait()
     report.added(rounds)
-    rows = report.result(rounds)
+    pair = ("limited", "daemon") if options.limited else ("daemon", "bare")
+    rows = report.result(rounds, *pair)
     found: dict[str, Any] = {
         "machine": machine.described(),
         "proxy core": core,
@@ -152,7 +158,7 @@ def main(given: Sequence[str] | None = None) -> int:
     about = found["machine"]
     print(f"{about['cpu']}, {about['cores']} cores, Python {about['python']}")
     print(f"{options.rounds} rounds of {options.seconds} s, {found['took']} s in all")
-    print(report.table(rows, rounds.get("direct", {})))
+    print(report.table(rows, rounds.get("direct", {}), *pair))
     return 0
 
 

@@ -27,6 +27,7 @@ channels:
     base_url: http://127.0.0.1:{upstream}
     key: {upstream_key}
     models: [{models}]
+    {channel_limits}
   - name: other
     type: openai
     base_url: http://127.0.0.1:{upstream}
@@ -34,10 +35,17 @@ channels:
     models: [{models}]
     priority: -1
 tokens:
-  - {{name: bench, key: {key}, quota: $100000}}
+  - {{name: bench, key: {key}, quota: $100000{limits}}}
 metrics: {{listen: "127.0.0.1:{metrics}"}}
 log: {{level: info, format: json}}
+{groups}
 """
+MANY = "{concurrency: 100000, rpm: 10000000, rpd: 1000000000, tpm: 1000000000}"  # never reached
+LIMITED = {
+    "limits": f", limits: {MANY}, budget: [{{amount: $50000, every: day}}, {{amount: $90000, every: month}}]",
+    "channel_limits": f"{{limits: {MANY}, key_limits: {MANY}}}"[1:-1].replace(", key_limits", "\n    key_limits"),
+    "groups": f"groups: {{default: {{ratio: 1, limits: {MANY}}}}}",
+}
 
 
 class Subject(Protocol):
@@ -81,11 +89,15 @@ class Bare:
 
 
 class Gateway:
-    """The daemon: SQLite ledger, keys, prices, request lines in a file, metrics. Its files go with it."""
+    """The daemon: SQLite ledger, keys, prices, request lines in a file, metrics. Its files go with it.
 
-    name = "daemon"
+    `limited`: with every limit there is on key, group, channel and channel key, and two budgets.
+    """
 
-    def __init__(self, upstream: int, *, quiet: bool = False, profile: Path | None = None) -> None:
+    def __init__(
+        self, upstream: int, *, quiet: bool = False, profile: Path | None = None, limited: bool = False
+    ) -> None:
+        self.name = "limited" if limited else "daemon"
         self._folder = tempfile.TemporaryDirectory(prefix="bench-")
         folder = Path(self._folder.name)
         self.port = free_port()
@@ -98,6 +110,7 @@ class Gateway:
                 key=traffic.KEY,
                 upstream_key=traffic.UPSTREAM_KEY,
                 models=", ".join(traffic.MODELS),
+                **(LIMITED if limited else dict.fromkeys(LIMITED, "")),
             )
         )
         config.chmod(0o600)
