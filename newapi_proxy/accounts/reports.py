@@ -6,16 +6,19 @@ tasks-and-accounts §5, relay-and-billing §1.3, demand B9.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
 from sqlalchemy import Connection
 
-from newapi_proxy.billing import ledger
+from newapi_proxy.billing import budgets, ledger
 from newapi_proxy.billing.prices import UNITS_PER_USD
 from newapi_proxy.snapshot import Token
 from newapi_proxy.store import logs, options, standing
 from newapi_proxy.wire import tree
+
+Windows = Sequence[budgets.Window]
 
 MOST_CALLS: Final = 1000
 UNLIMITED: Final = 100_000_000  # the number that clients print as "no limit"
@@ -33,7 +36,7 @@ class Purse(msgspec.Struct, frozen=True, kw_only=True):
     expires: int
 
 
-def subscription(conn: Connection, token: Token) -> dict[str, Any]:
+def subscription(conn: Connection, token: Token, _: Windows) -> dict[str, Any]:
     """The limit of the key, in USD unless an option says units."""
     purse = _shown(conn, token)
     limit = UNLIMITED if purse.unlimited else (purse.left + purse.used) / _unit(conn)
@@ -47,15 +50,15 @@ def subscription(conn: Connection, token: Token) -> dict[str, Any]:
     }
 
 
-def usage(conn: Connection, token: Token) -> dict[str, Any]:
+def usage(conn: Connection, token: Token, _: Windows) -> dict[str, Any]:
     """What the key has used in all its life, in cents unless an option says units."""
     return {"object": "list", "total_usage": _shown(conn, token).used * CENTS / _unit(conn)}
 
 
-def token_usage(conn: Connection, token: Token) -> dict[str, Any]:
-    """The same in units, with what else binds the key."""
+def token_usage(conn: Connection, token: Token, windows: Windows) -> dict[str, Any]:
+    """The same in units, with what else binds the key; `windows` are those of its budgets that hold the moment."""
     purse = _purse(conn, token)
-    data = {
+    data: dict[str, Any] = {
         "object": "token_usage",
         "name": token.name,
         "total_granted": purse.left + purse.used,
@@ -66,10 +69,20 @@ def token_usage(conn: Connection, token: Token) -> dict[str, Any]:
         "model_limits_enabled": bool(token.models),
         "expires_at": purse.expires,
     }
+    if windows:
+        id = token.account.token_id
+        counted = budgets.everything(conn, id)
+        data["budgets"] = [_budget(one, counted.get((id, one.every, one.starts), 0)) for one in windows]
     return {"code": True, "message": "ok", "data": data}
 
 
-def calls(conn: Connection, token: Token) -> dict[str, Any]:
+def _budget(window: budgets.Window, used: int) -> dict[str, Any]:
+    """What New API has not: an allowance that comes back."""
+    left = max(0, window.amount - used)
+    return {"every": window.every, "amount": window.amount, "used": used, "left": left, "resets_at": window.ends}
+
+
+def calls(conn: Connection, token: Token, _: Windows) -> dict[str, Any]:
     """The key's newest log rows, oldest first, without what concerns the operator only; `id` is the place among them,
     because the row's own would tell how busy the service is."""
     rows = logs.newest(conn, token.account.token_id, MOST_CALLS)

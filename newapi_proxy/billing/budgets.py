@@ -164,7 +164,8 @@ def used(conn: Connection, token_id: int, window: Window) -> int:
     return number(conn.execute(asked.with_for_update()).scalar())
 
 
-def everything(conn: Connection) -> Mapping[Key, int]:
-    """Every counter, for whoever adds them up."""
-    rows = conn.execute(select(proxy_budgets))
+def everything(conn: Connection, token_id: int | None = None) -> Mapping[Key, int]:
+    """Every counter, or those of one key, for whoever adds them up or tells them."""
+    asked = select(proxy_budgets)
+    rows = conn.execute(asked if token_id is None else asked.where(proxy_budgets.c.token_id == token_id))
     return {(number(row.token_id), words(row.every), number(row.starts)): number(row.used) for row in rows}

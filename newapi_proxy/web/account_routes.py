@@ -47,7 +47,7 @@ class Report(msgspec.Struct, frozen=True):
     """A question. `unread`: the answer where the database cannot be read, with status 200 as in New API; `unknown`: the
     answer to a key that nobody has, None where that is an error like others."""
 
-    tell: Callable[[Connection, Token], Answer]
+    tell: Callable[[Connection, Token, reports.Windows], Answer]
     failure: Failure
     unread: Callable[[str], Answer]
     unknown: Callable[[str], Answer] | None = None
@@ -96,9 +96,10 @@ def _answering(report: Report, pace: Pace) -> Action:
         try:
             pace.count(visit.client_ip, edge.house.clock.monotonic())
             token = _token(edge, call, report)
-            visit = call.by(token)
-            keys.admit(token, visit.client_ip, edge.house.clock.wall(), drained=True, expired=True)
-            told = await edge.house.db.read(lambda conn: report.tell(conn, token))
+            visit, now = call.by(token), edge.house.clock.wall()
+            keys.admit(token, visit.client_ip, now, drained=True, expired=True)
+            windows = edge.house.snapshot.windows(token, int(now)) if token.budgets else ()
+            told = await edge.house.db.read(lambda conn: report.tell(conn, token, windows))
             reply.whole(200, FRESH, tree.encode(told))
             edge.note(visit)
         except _Unknown as stranger:

@@ -22,7 +22,7 @@ channels:
   - {name: echo, type: echo, models: [echo]}
 tokens:
   - {name: demo, key: sk-demo, quota: $10}
-  - {name: free, key: sk-free}
+  - {name: free, key: sk-free, budget: {amount: $1, every: day}}
   - {name: past, key: sk-past, quota: $3, expires: 2020-01-31}
   - {name: off, key: sk-off, enabled: false}
   - {name: near, key: sk-near, allow_ips: [192.0.2.0/24]}
@@ -89,6 +89,8 @@ def test_what_was_spent_is_told(stage: Stage) -> None:
             limit = get(stage, f"{prefix}/dashboard/billing/subscription").tree
             assert (limit["hard_limit_usd"], limit["object"]) == (10.0, "billing_subscription")
     assert get(stage, "/v1/dashboard/billing/subscription", "sk-free").tree["hard_limit_usd"] == 100_000_000
+    (budget,) = get(stage, "/api/usage/token", "sk-free").tree["data"]["budgets"]
+    assert (budget["every"], budget["left"]) == ("day", 500_000)
     answer = get(stage, "/api/usage/token")
     line = stage.line(answer.id)
     assert (line["quota"], line["token"], line["status"], line["end"]) == (0, "demo", 200, "ok")
