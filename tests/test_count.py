@@ -531,3 +531,21 @@ def test_an_estimate_is_a_counted_usage() -> None:
     tally.feed(HELLO)
     usage = count.estimate(ask(turn("user", HELLO)), tally)
     assert (usage.prompt, usage.completion, usage.source) == (12, 5, "counted")
+
+
+def test_thoughts_of_earlier_turns_are_not_shown_again() -> None:
+    """What was thought before the last question costs nothing where it is not kept; encrypted, by its length."""
+    thought = Reasoning(text="a long thought about many things " * 20)
+    sealed = Reasoning(text="a summary", data="A" * 1000)
+    call = ToolCall(id="1", name="now", arguments="{}")
+    result = turn("tool", ToolResult(id="1", parts=(Text(text="noon"),)))
+    for model, kept in (("gpt-5", False), ("claude-sonnet-4-5", False), ("mistral-large-latest", True)):
+        plain = (turn("user", "hi"), turn("assistant", "ho"), turn("user", "so?"))
+        told = (plain[0], turn("assistant", thought, "ho"), plain[2])
+        assert (count.prompt(ask(*told, model=model)) > count.prompt(ask(*plain, model=model))) == kept
+        loop = (plain[0], turn("assistant", call), result)
+        inside = (plain[0], turn("assistant", thought, call), result)
+        assert count.prompt(ask(*inside, model=model)) > count.prompt(ask(*loop, model=model)) + 50
+    loop = (turn("user", "hi"), turn("assistant", sealed, call), result)
+    bare = (turn("user", "hi"), turn("assistant", call), result)
+    assert count.prompt(ask(*loop, model="gpt-5")) == count.prompt(ask(*bare, model="gpt-5")) + 100

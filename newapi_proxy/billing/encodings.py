@@ -51,6 +51,7 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
     budget for it is given. `tool` is the factor on the definitions, as JSON (`terse`: without empty descriptions) or,
     where `typed`, as types. `schema`: what structured output adds to its schema, None where it costs nothing;
     `signature`: tokens per character of a thought's signature; `item`: flat tokens per embedded text.
+    `keeps`: thoughts of earlier turns are shown to the model again.
     `formula`: the prompt formula of OpenAI's chat holds (then only `completion` applies besides).
     """
 
@@ -71,6 +72,7 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
     digits: bool = False
     terse: bool = False
     typed: bool = False
+    keeps: bool = False
     formula: bool = False
 
 
@@ -137,7 +139,7 @@ _FAMILIES: Final[tuple[tuple[re.Pattern[str], Family], ...]] = tuple(
                 tool=1.2,
                 call=4,
                 schema=None,
-                digits=True,
+                digits=True, keeps=True,
             ),
         ),
         (
@@ -152,7 +154,7 @@ _FAMILIES: Final[tuple[tuple[re.Pattern[str], Family], ...]] = tuple(
                 call=4,
                 schema=None,
                 digits=True,
-                item=2,
+                item=2, keeps=True,
             ),
         ),
         (r"deepseek-v4", Family(completion=1.01, request=83, message=1, tools=216, tool=1.25, call=34, argument=9)),
@@ -162,7 +164,7 @@ _FAMILIES: Final[tuple[tuple[re.Pattern[str], Family], ...]] = tuple(
         (r"command", Family(each=0, call=8)),
         (r"nova-|titan", Family(prompt=1.03, completion=0.95, request=2)),
         (r"qwen|qwq|qvq", Family(completion=1.05, request=10, message=5, tools=145)),
-        (r"grok-4\.[2-9]", Family(request=192, message=5, tools=33, call=12)),
+        (r"grok-4\.[2-9]", Family(request=192, message=5, tools=33, call=12, keeps=True)),
         (r"grok", Family(message=5, tools=150, tool=0.9, call=12)),
         (r"sonar", Family(request=1)),
         (r"palmyra", Family(request=32, tools=101)),

@@ -7,12 +7,15 @@ names of called tools and the Responses form add, and what each maker's template
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Final
+
+import msgspec
 
 from newapi_proxy.billing import encodings
 from newapi_proxy.billing.encodings import tokens
 from newapi_proxy.billing.rendering import namespace, written
-from newapi_proxy.ir.ask import Ask, ToolCall, ToolResult, Turn
+from newapi_proxy.ir.ask import Ask, Reasoning, ToolCall, ToolResult, Turn
 from newapi_proxy.wire import tree
 
 _GPT5: Final = re.compile(r"gpt-([5-9]|\d\d)")
@@ -31,9 +34,8 @@ def counted(ask: Ask, model: str) -> int:
     if ask.dialect == _PLAIN:
         return sum(tokens("".join(map(written, turn.parts)), encoding) for turn in ask.turns)
     total = 3 - (1 if _THINKS.match(name) else 0)
-    turns = ask.turns[-1:] if _SEARCHES in name else ask.turns
-    for turn in turns:
-        total += _message(turn, name, ask.dialect)
+    turns = ask.turns[-1:] if _SEARCHES in name else _shown(ask)
+    total += sum(_message(turn, name, ask.dialect) for turn in turns) + _sealed(turns)
     if ask.tools:
         titled = ask.dialect == _RESPONSES
         total += tokens(namespace(ask.tools, titled=titled), encoding) + _tools_extra(ask, name)
@@ -43,9 +45,13 @@ def counted(ask: Ask, model: str) -> int:
 def estimated(ask: Ask, model: str, family: encodings.Family) -> int:
     """The same for a model that follows no such formula: tiktoken's count, corrected by what its family adds."""
     encoding = encodings.encoding(encodings.bare(model))
-    words = ["".join(map(written, turn.parts)) for turn in ask.turns]
+    turns = ask.turns if family.keeps else _shown(ask)
+    words = ["".join(map(written, turn.parts)) for turn in turns]
     total = family.prompt * sum(_single(text, encoding, family) for text in words)
-    total += family.request + family.message * (sum(turn.role not in _SYSTEM for turn in ask.turns) - 1)
+    if ask.dialect == _PLAIN:
+        return round(total)
+    spoken = sum(turn.role not in _SYSTEM for turn in ask.turns)
+    total += _sealed(turns) + family.request + family.message * (spoken - 1)
     if ask.tools:
         total += family.tools + family.each * len(ask.tools)
         total += family.tool * _single(_defined(ask, family), encoding, family)
@@ -59,6 +65,26 @@ def estimated(ask: Ask, model: str, family: encodings.Family) -> int:
     if form is not None and form.kind == "json_schema" and family.schema is not None:
         total += family.schema + tokens(tree.dumps(form.schema), encoding)
     return max(0, round(total))
+
+
+def _shown(ask: Ask) -> Sequence[Turn]:
+    """The turns without the thoughts that a model is not shown again: those before the last question."""
+    last = max((place for place, turn in enumerate(ask.turns) if turn.role == "user" and _asks(turn)), default=0)
+    return [
+        turn
+        if place >= last or not any(isinstance(part, Reasoning) for part in turn.parts)
+        else msgspec.structs.replace(turn, parts=tuple(one for one in turn.parts if not isinstance(one, Reasoning)))
+        for place, turn in enumerate(ask.turns)
+    ]
+
+
+def _asks(turn: Turn) -> bool:
+    return any(not isinstance(part, ToolResult) for part in turn.parts)
+
+
+def _sealed(turns: Sequence[Turn]) -> int:
+    """Encrypted thoughts: about a token for ten characters."""
+    return sum(len(part.data or "") // 10 for turn in turns for part in turn.parts if isinstance(part, Reasoning))
 
 
 def _single(text: str, encoding: encodings.Encoding, family: encodings.Family) -> int:

@@ -126,8 +126,10 @@ def _mapping(schema: Tree, name: str) -> Tree:
 def written(part: Part) -> str:
     """What a part says, as the text that is counted; pictures and sound say nothing."""
     match part:
-        case Text(text=words) | Refusal(text=words) | Reasoning(text=words):
+        case Text(text=words) | Refusal(text=words):
             return words
+        case Reasoning(text=words, data=data):
+            return "" if data else words  # beside encrypted thoughts, a summary of them
         case Media(text=words):
             return words or ""
         case ToolCall():
