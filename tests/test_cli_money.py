@@ -157,7 +157,9 @@ def test_usage_as_a_journal(run: Run, tmp_path: Path) -> None:
     _charged(tmp_path, at=noon + 86_400, request="r2", token="(b:o  b); x", units=9)
     code, out, _ = run("usage", "--by", "token,model", "--until", "2030-01-02", "--format", "hledger")
     assert code == 0
-    assert out == """\
+    assert (
+        out
+        == """\
 2030-01-01 usage by alice, echo  ; requests: 1, prompt_tokens: 100, completion_tokens: 50, quota: 750
     expenses:usage:alice:echo  $0.001500
     assets:quota  -$0.001500
@@ -167,6 +169,7 @@ def test_usage_as_a_journal(run: Run, tmp_path: Path) -> None:
     assets:quota  -$0.000018
 
 """
+    )
     whole = run("usage", "--by", "day", "--format", "hledger", "--until", "2031-01-01")[1]
     assert "2030-01-02 usage  ; requests: 1" in whole
 

@@ -547,18 +547,20 @@ async def test_an_answer_of_the_format_stays_as_it_is(tmp_path: Path) -> None:
     }
 
 
-async def test_ranks_by_cohere(tmp_path: Path) -> None:
-    """T-COHE-037 (OC): texts go up, all are asked for, documents come back out of the request, searches are billed."""
+@pytest.mark.parametrize("wanted", [True, None, False])
+async def test_ranks_by_cohere(tmp_path: Path, wanted: bool | None) -> None:
+    """T-COHE-037 (OC): texts go up, all are asked for, documents come back out of the request unless refused."""
     answer = {
         "id": "x",
         "results": RANKS["results"],
         "meta": {"api_version": {"version": "2"}, "billed_units": {"search_units": 3}},
     }
-    got = await told(tmp_path, channel("cohere", "m"), [says(answer)], RERANK, **QUERY, return_documents=True)
+    got = await told(tmp_path, channel("cohere", "m"), [says(answer)], RERANK, **QUERY, return_documents=wanted)
     assert got.urls == ["https://h.example/v2/rerank"]
     assert got.sent == [{"model": "m", "query": "what", "documents": ["one", "two"], "top_n": 2}]
     assert places(got.body) == [(1, 0.9), (0, 0.1)]
-    assert [row["document"] for row in got.body["results"]] == [{"text": "two"}, {"text": "one"}]
+    documents = [None, None] if wanted is False else [{"text": "two"}, {"text": "one"}]
+    assert [row.get("document") for row in got.body["results"]] == documents
     assert got.charged == got.body["usage"]["prompt_tokens"] == 3  # by the token: counted here, searches do not matter
 
 

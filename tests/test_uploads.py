@@ -23,6 +23,8 @@ from newapi_proxy.ir.ask import Ask, Controls
 from newapi_proxy.ir.events import Event, Metered, Yielded
 from newapi_proxy.ir.matter import Ranked
 from newapi_proxy.ir.usage import Usage
+from newapi_proxy.relay import once
+from newapi_proxy.relay.record import Visit
 from newapi_proxy.secret import Secret
 from newapi_proxy.snapshot import Snapshot
 from newapi_proxy.surfaces.endpoint import EndpointSurface, Through
@@ -31,7 +33,7 @@ from newapi_proxy.web.app import Edge
 from newapi_proxy.web.client import HttpClient
 from newapi_proxy.web.router import Route
 from newapi_proxy.web.server import Server
-from newapi_proxy.wire import raw
+from newapi_proxy.wire import multipart, raw
 from newapi_proxy.wire.multipart import Form, Upload
 from newapi_proxy.wire.sse import Frame
 from newapi_proxy.wire.tree import Document
@@ -273,3 +275,16 @@ async def test_forms_that_are_none(tmp_path: Path) -> None:
         assert (await place.send(0, kind="multipart/form-data", model="m"))[0] == 400
         assert (await place.send(0, kind="multipart/form-data; boundary=other", model="m"))[0] == 400
     assert up.bodies == []
+
+
+async def test_a_form_is_the_same_with_another_boundary() -> None:
+    """An idempotency key knows a form again whatever its boundary, and another file for another request."""
+    visit = Visit(request_id="r", method="POST", path="/f", route="/f", client_ip="", arrived=0.0)
+
+    def form(boundary: str, data: bytes) -> Form:
+        head, tail = (piece.replace(BOUNDARY.encode(), boundary.encode()) for piece in pieces(model="m"))
+        return multipart.read(multipart.Held(head + data + tail), boundary.encode())
+
+    first = await once.fingerprint(visit, form("a", b"xyz"), {})
+    assert await once.fingerprint(visit, form("bcd", b"xyz"), {}) == first
+    assert await once.fingerprint(visit, form("a", b"xyZ"), {}) != first

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from newapi_proxy.adapters._embedding import left_out, matter, own, split, texts, vectors
-from newapi_proxy.adapters._reranking import used
+from newapi_proxy.adapters._reranking import reranked, used
 from newapi_proxy.adapters.base import Outgoing, Target, join
 from newapi_proxy.ir.ask import Ask
-from newapi_proxy.ir.events import Event
-from newapi_proxy.ir.matter import Rerank
+from newapi_proxy.ir.events import Event, Yielded
+from newapi_proxy.ir.matter import Ranked, Rerank
 from newapi_proxy.wire.tree import Document
 
 Node = dict[str, Any]
@@ -79,6 +79,24 @@ def rerank(ask: Ask, to: Target) -> Outgoing:
     known = {*_RERANKS, *settings}
     dropped = [name for name, value in ask.tree.items() if name not in known and value is not None]
     return _sent(to, "rerank", body, tuple(dropped))
+
+
+def ordered(ask: Ask, body: Document) -> Sequence[Event]:
+    """The events of its answer; documents are filled in from the request, as this provider's clients have always had
+    them, unless they are not wanted."""
+    matter = ask.matter
+    assert isinstance(matter, Rerank)
+    events = reranked(ask, body)
+    if matter.return_documents is False:
+        return events
+    return [_filled(event, matter.documents) for event in events]
+
+
+def _filled(event: Event, documents: Sequence[str]) -> Event:
+    ranked = event.item if isinstance(event, Yielded) else None
+    if not isinstance(ranked, Ranked) or ranked.document is not None or not 0 <= ranked.index < len(documents):
+        return event
+    return Yielded(Ranked(ranked.index, ranked.score, documents[ranked.index]))
 
 
 def _old(to: Target) -> bool:

@@ -18,7 +18,6 @@ from newapi_proxy.adapters import _cohere_v1_answer as old_answers
 from newapi_proxy.adapters import _cohere_v1_request as old_requests
 from newapi_proxy.adapters._failures import inband, normalise, said, told
 from newapi_proxy.adapters._inherited import Inherited, Meant
-from newapi_proxy.adapters._reranking import reranked
 from newapi_proxy.adapters.base import Adapter, Endpoint, Headers, Options, Outgoing, Target, join
 from newapi_proxy.errors import UpstreamFailure
 from newapi_proxy.ir.ask import Ask
@@ -185,6 +184,6 @@ ADAPTER: Final = Adapter(
         batches=endpoints.batches,
         tokens=False,
     ),
-    rerank=Endpoint(dialect=endpoints.RERANK, request=endpoints.rerank, answer=reranked, failure=_failure),
+    rerank=Endpoint(dialect=endpoints.RERANK, request=endpoints.rerank, answer=endpoints.ordered, failure=_failure),
     owner="cohere",
 )

@@ -76,7 +76,11 @@ def answer(ask: Ask, face: Face, events: Iterable[Event], usage: Usage) -> bytes
 
 
 def _numbers(values: Any) -> Any:
-    return floats.unpacked(values) if type(values) is str else values
+    """Numbers, also where a provider sent them packed; what is no vector stays as it is."""
+    try:
+        return floats.unpacked(values) if type(values) is str else values
+    except ValueError:
+        return values
 
 
 def same(ask: Ask, face: Face, body: Document, usage: Usage) -> bytes:
