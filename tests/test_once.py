@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import Connection
 
 from newapi_proxy import log
+from newapi_proxy.billing import audit
 from newapi_proxy.config.model import Channel, Idempotency, Token
 from newapi_proxy.daemon import tidy
 from newapi_proxy.errors import UpstreamFailure
@@ -146,6 +147,10 @@ async def test_a_whole_answer_again(tmp_path: Path, lines: Any) -> None:
         assert (first.status, again.status, again.body) == (200, 200, first.body)
         assert again.headers == {**first.headers, "idempotent-replayed": "true"}
         assert (play.calls, len(await play.charged())) == (1, 1)
+        database = play.there.house.db
+        assert await database.read(audit.check) == []
+        await database.write(lambda conn, _: [conn.exec_driver_sql("DELETE FROM ledger")], None)
+        assert "its answer is kept" in str(await database.read(audit.check))
     one, two = lines()
     assert (one.get("replay_of"), two["replay_of"]) == (None, "r1")
     assert (one["quota"] > 0, two["quota"], two["model"], two["attempts"], two["end"]) == (True, 0, "m", [], "ok")
@@ -186,6 +191,10 @@ async def test_while_the_first_runs(tmp_path: Path) -> None:
             assert (copy.status, error(copy)["code"]) == (409, "idempotency_in_flight")
             assert copy.headers["retry-after"] == "1"
             assert "x-should-retry" not in copy.headers
+        await play.there.house.db.write(
+            lambda conn, _: [conn.exec_driver_sql("UPDATE proxy_replies SET at = at - 7")], None
+        )
+        assert int((await play.ask(stream=True)).headers["retry-after"]) in (7, 8)
         assert play.calls == 1
         for watch in play.there.house.watches:
             watch.interrupt.fire(UpstreamFailure("cut", detail="test"))

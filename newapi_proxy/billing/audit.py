@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Connection, Table, and_, case, func, or_, 
 
 from newapi_proxy.billing import budgets
 from newapi_proxy.store.row import number, truth, words
-from newapi_proxy.store.schema import channels, ledger, logs, proxy_tokens, tokens, users
+from newapi_proxy.store.schema import channels, ledger, logs, proxy_replies, proxy_tokens, tokens, users
 
 _STATES: Final = ("held", "settled", "voided")
 
@@ -118,6 +118,15 @@ def _budgeted(conn: Connection) -> Iterator[str]:
             yield f"token {token_id}: its budget of the {every} from {begun} counts {used}, but {units} are due"
 
 
+def _answered(conn: Connection) -> Iterator[str]:
+    """Demand B11: an answer is kept under a client's key with the charge for it, and only so."""
+    joined = proxy_replies.outerjoin(ledger, ledger.c.request_id == proxy_replies.c.owner)
+    unpaid = or_(ledger.c.state.is_(None), ledger.c.state != "settled")
+    asked = select(proxy_replies.c.owner, ledger.c.state).select_from(joined)
+    for row in conn.execute(asked.where(proxy_replies.c.state != "open", unpaid)):
+        yield f"request {row.owner}: its answer is kept under a client's key, but it is {row.state or 'not there'}"
+
+
 _CHECKS: Final[tuple[Callable[[Connection], Iterator[str]], ...]] = (
     _rows,
     _overdrawn,
@@ -125,4 +134,5 @@ _CHECKS: Final[tuple[Callable[[Connection], Iterator[str]], ...]] = (
     _counted,
     _told,
     _budgeted,
+    _answered,
 )

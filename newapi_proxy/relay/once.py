@@ -33,6 +33,7 @@ from newapi_proxy.wire.multipart import Form
 
 HEADER: Final = "Idempotency-Key"
 LONGEST: Final = 255
+PATIENCE: Final = 30.0  # seconds; the longest that a copy is told to wait
 LIGHT: Final = 256 * 1024  # bytes that are read over on the loop; more in a thread
 _NAME: Final = HEADER.lower()
 _SANE: Final = re.compile(rf"[\x21-\x7e]{{1,{LONGEST}}}")
@@ -140,8 +141,10 @@ async def _told(house: House, claim: replies.Claim, found: replies.Found) -> byt
     if found.state == "kept":
         body = await house.db.read(lambda conn: replies.load(conn, claim.place, found.owner))
     if body is None:  # it runs, or has been freed in this moment
+        # as long as it has taken so far: SDKs ask twice more, and the first of them should not be in vain
+        wait = min(max(1.0, float(claim.at - found.at)), PATIENCE)
         message = "The request with this idempotency key is still being answered: ask again."
-        raise ClientError(message, status=409, code="idempotency_in_flight", param=HEADER, retry_after=1.0)
+        raise ClientError(message, status=409, code="idempotency_in_flight", param=HEADER, retry_after=wait)
     if not found.streamed:
         return body
     if found.size <= LIGHT:

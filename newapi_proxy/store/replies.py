@@ -61,11 +61,12 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
-    """What stands under a key already; the body is read by `load`."""
+    """What stands under a key already, since `at` (unix seconds); the body is read by `load`."""
 
     state: State
     owner: str
     fingerprint: str
+    at: int
     status: int
     streamed: bool
     headers: str
@@ -100,6 +101,7 @@ def _claimed(conn: Connection, one: Claim) -> Found | None:
         state=found.state,
         owner=words(found.owner),
         fingerprint=words(found.fingerprint),
+        at=number(found.at),
         status=number(found.status),
         streamed=truth(found.streamed),
         headers=words(found.headers),
