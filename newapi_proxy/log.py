@@ -51,6 +51,7 @@ EVENTS: Final = frozenset(
         "ledger_recovered",
         "shared_unavailable",  # Redis: each process holds the limits for itself meanwhile
         "shared_recovered",
+        "rows_pruned",  # rows that were older than `retention`
     }
 )
 Level = Literal["debug", "info", "warning", "error"]

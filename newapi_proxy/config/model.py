@@ -229,6 +229,9 @@ class Config(Struct, frozen=True):
     durability: Annotated[Literal["normal", "full"], doc("full: commits survive a power loss")] = "normal"
     keys_at_rest: Annotated[Literal["digest", "text"], doc("how keys made here are stored")] = "digest"
     reuse_port: Annotated[bool, doc("several processes listen on one address; needs a restart")] = False
+    retention: Annotated[
+        Duration | None, doc("how long rows of the usage log and the ledger are kept, such as 90d; absent: for ever")
+    ] = None
     redis: Annotated[Secret | None, doc("only where several processes share one database; needs a restart")] = None
     include: Annotated[tuple[str, ...], doc("more files, globs relative to the file that names them")] = ()
     timezone: Annotated[str, doc("for quota windows and reports")] = "UTC"

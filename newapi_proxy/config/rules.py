@@ -27,7 +27,8 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _OURS: Final = frozenset({"connection", "content-length", "host", "transfer-encoding", "upgrade", "trailer", "te"})
 _STEP: Final = re.compile(r"(?<=[\w\]-])[.\[]")  # where a dotted key goes one level down
-_ENDLESS: Final = 366 * 86400.0
+_DAY: Final = 86400.0
+_ENDLESS: Final = 366 * _DAY
 _DATABASES: Final = ("sqlite", "mysql", "postgresql")
 _REDIS: Final = ("redis", "rediss", "unix")
 
@@ -286,6 +287,8 @@ def _durations(view: View) -> Iterator[Fault]:
     for path, value in named:
         if value <= 0:
             yield view.wrong(path, "must be above 0")
+    if config.retention is not None and config.retention < _DAY:
+        yield view.wrong(("retention",), "must be at least a day")
     for path, value in (*named, (("relay", "drain_timeout"), config.relay.drain_timeout)):
         if value > _ENDLESS:
             yield view.wrong(path, "is longer than a year")

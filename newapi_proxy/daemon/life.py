@@ -30,6 +30,7 @@ from newapi_proxy.daemon.following import follow
 from newapi_proxy.daemon.neighbours import meet, recover, watch
 from newapi_proxy.daemon.redaction import hide
 from newapi_proxy.daemon.rests import Rests
+from newapi_proxy.daemon.retention import retain
 from newapi_proxy.daemon.tidy import tidy
 from newapi_proxy.daemon.view import Views
 from newapi_proxy.errors import ProxyError
@@ -165,6 +166,7 @@ class Daemon:
         spawn(follow(views, self._reloader, self._end, shared=database.shared), "following")
         if database.shared:
             spawn(watch(database, self._clock, self._end), "neighbours")
+        spawn(retain(house, self._end), "retention")
         spawn(tidy(database, self._clock, self._end), "tidy")
         reload.settle_memory(whole=True)
         self._watch()
