@@ -297,6 +297,24 @@ def test_two_hundred_usages_equal_an_independent_sum() -> None:
         assert units(usage, price, ratio) == independent(usage, row, ratio)
 
 
+@given(
+    st.integers(0, 50),
+    st.sampled_from(("", "256x256", "512x512", "1024x1024", "1792x1024", "640x640")),
+    st.sampled_from(("", "standard", "hd")),
+    st.decimals("0", "9", places=4),
+    st.sampled_from(("1", "0.8", "1.37")),
+)
+def test_pictures_equal_an_independent_sum(number: int, size: str, quality: str, usd: Decimal, ratio: str) -> None:
+    """Number x size x quality x price x group, rounded once (relay-and-billing 5.9)."""
+    times = {"256x256": Fraction("0.4"), "512x512": Fraction("0.45"), "1792x1024": Fraction(2)}.get(size, Fraction(1))
+    if quality == "hd":
+        times *= Fraction(3, 2) if size == "1792x1024" else 2
+    exact = number * times * Fraction(usd) * 500_000 * Fraction(ratio)
+    wanted = max((exact + Fraction(1, 2)).__floor__(), 1 if exact else 0)
+    found = priced({"image": usd}, name="dall-e-3")
+    assert units(drawn(number, size, quality), found, Decimal(ratio)) == wanted
+
+
 counts = st.integers(0, 2_000_000)
 wild = st.integers(-(2**70), 2**70)
 USUAL = priced({"input": 2.5, "output": 10, "cache_read": 0.25, "cache_write": 3.125, "audio_input": 40})
