@@ -168,6 +168,18 @@ async def test_a_stream_again(tmp_path: Path) -> None:
         assert (play.calls, len(await play.charged())) == (1, 1)
 
 
+@pytest.mark.parametrize("size", [replies.SMALL, once.LIGHT])
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_large_answers_again(tmp_path: Path, size: int, streamed: bool) -> None:
+    """Answers that are read beside the writer, or unpacked off the loop, come again to the byte as well."""
+    pieces = (chunk("word " * 100) for _ in range(size // 500 + 1))
+    script = Script(*pieces, *STREAM[2:]) if streamed else whole("word " * (size // 5))
+    async with playing(tmp_path, script) as play:
+        first, again = await play.ask(stream=streamed), await play.ask(stream=streamed)
+        assert len(first.body) > size
+        assert (again.body, again.headers["idempotent-replayed"]) == (first.body, "true")
+
+
 async def test_another_request_under_the_key(tmp_path: Path) -> None:
     """Another body or another route is refused, and neither charged nor sent."""
     async with playing(tmp_path, whole()) as play:

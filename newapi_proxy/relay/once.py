@@ -137,8 +137,8 @@ async def _told(house: House, claim: replies.Claim, found: replies.Found) -> byt
             code="idempotency_answer_too_large",
             param=HEADER,
         )
-    body = None
-    if found.state == "kept":
+    body = found.body
+    if found.state == "kept" and body is None:
         body = await house.db.read(lambda conn: replies.load(conn, claim.place, found.owner))
     if body is None:  # it runs, or has been freed in this moment
         # as long as it has taken so far: SDKs ask twice more, and the first of them should not be in vain

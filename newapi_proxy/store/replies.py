@@ -12,7 +12,7 @@ from operator import attrgetter
 from typing import Final, Literal
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, and_, delete, select, update
+from sqlalchemy import ColumnElement, Connection, and_, case, delete, select, update
 from sqlalchemy import text as sql
 
 from newapi_proxy.store.groups import Living
@@ -61,7 +61,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
-    """What stands under a key already, since `at` (unix seconds); the body is read by `load`."""
+    """What stands under a key already, since `at` (unix seconds). `body`: where it is small; a large one is read by
+    `load`, beside the writer."""
 
     state: State
     owner: str
@@ -71,11 +72,14 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     streamed: bool
     headers: str
     size: int
+    body: bytes | None
 
 
+SMALL: Final = 64 * 1024  # bytes of a body that is read with its claim
 _OPEN: Final = inserting(replies, "token_id", "key", "owner", "fingerprint", "boot", "state", "at", once=True)
 _IS_OPEN: Final = replies.c.state == sql("'open'")
-_TOLD: Final = tuple(replies.c[name] for name in Found.__struct_fields__)
+_BODY: Final = case((replies.c.size <= SMALL, replies.c.body)).label("body")
+_TOLD: Final = (*(replies.c[name] for name in Found.__struct_fields__ if name != "body"), _BODY)
 
 
 def claim(conn: Connection, claims: Sequence[Claim]) -> list[Found | None]:
@@ -106,6 +110,7 @@ def _claimed(conn: Connection, one: Claim) -> Found | None:
         streamed=truth(found.streamed),
         headers=words(found.headers),
         size=number(found.size),
+        body=found.body,
     )
 
 
