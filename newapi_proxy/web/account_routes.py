@@ -6,7 +6,6 @@ addresses and error bodies; must not know what is told. Sources: tasks-and-accou
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -18,7 +17,7 @@ from newapi_proxy.accounts import reports
 from newapi_proxy.errors import ClientError, OurError, ProxyError
 from newapi_proxy.snapshot import Token
 from newapi_proxy.web import keys
-from newapi_proxy.web.app import Action, Call, Edge, Failure
+from newapi_proxy.web.app import Action, Call, Edge, Failure, wait
 from newapi_proxy.web.router import Route
 from newapi_proxy.wire import tree
 
@@ -109,8 +108,7 @@ def _answering(report: Report, pace: Pace) -> Action:
             reply.whole(200, FRESH, tree.encode(report.unread(unread.message)))
             edge.note(visit, unread, status=200)
         except ClientError as fault:
-            headers = [("Retry-After", str(math.ceil(fault.retry_after)))] if fault.retry_after else []
-            reply.whole(fault.status, headers, report.failure(fault, visit.request_id))
+            reply.whole(fault.status, wait(fault), report.failure(fault, visit.request_id))
             edge.note(visit, fault)
 
     return answer
@@ -133,7 +131,7 @@ def _token(edge: Edge, call: Call, report: Report) -> Token:
         if token is not None:
             return token
     if report.unknown is None:
-        return edge.keys.caller(house.snapshot, call.visit.path, call.query, headers)  # says what is wrong
+        return edge.caller(call, house.snapshot)  # says what is wrong
     written = headers.get(hdrs.AUTHORIZATION, "").strip()
     odd = bool(written) and not written.lower().startswith("bearer ")
     if any_key and not odd:

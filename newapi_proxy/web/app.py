@@ -6,6 +6,7 @@ relay-and-billing §1.1, §9.2, interfaces §4.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Final
 
@@ -18,7 +19,7 @@ from newapi_proxy.errors import ClientError, OurError, ProxyError
 from newapi_proxy.relay.house import House
 from newapi_proxy.relay.record import Record, Visit
 from newapi_proxy.snapshot import Snapshot, Token
-from newapi_proxy.web import inbound, keys
+from newapi_proxy.web import guesses, inbound, keys
 from newapi_proxy.web.body import DISK, Budget
 from newapi_proxy.web.router import UNKNOWN, Match, Route, Router, split
 from newapi_proxy.web.server import CLOSED, KEPT, Arrival, Sent
@@ -58,6 +59,7 @@ class Edge:
         self.house = house
         self.ids = inbound.Ids()
         self.keys = keys.Keys()
+        self.guesses = guesses.Guesses()
         self.draining = False
         self.budget = Budget()
         self.disk = Budget(DISK)
@@ -101,6 +103,18 @@ class Edge:
             arrived=house.clock.monotonic(),
         )
 
+    def caller(self, call: Call, snapshot: Snapshot) -> Token:
+        """Whose key the request brings. Raises ClientError 401; 429 for an address that guesses keys."""
+        visit = call.visit
+        if self.guesses.known:
+            self.guesses.check(visit.client_ip, visit.arrived)
+        try:
+            return self.keys.caller(snapshot, visit.path, call.query, call.arrival.headers)
+        except ClientError:
+            tried = keys.presented(visit.path, call.query, call.arrival.headers)
+            self.guesses.note(visit.client_ip, tried, visit.arrived)
+            raise
+
     def failed(self, call: Call, error: Exception, failure: Failure | None = None) -> None:
         """An exception that nobody expected: counted, logged without its text, 500 where nothing is out yet."""
         metrics.bug()
@@ -113,7 +127,8 @@ class Edge:
 
     def refuse(self, call: Call, error: ProxyError, *, headers: Iterable[tuple[str, str]] = ()) -> None:
         """An error outside the relay, in the route's format, with its line."""
-        call.arrival.reply.whole(error.status, tuple(headers), self._voice(call)(error, call.visit.request_id))
+        told = (*headers, *wait(error))
+        call.arrival.reply.whole(error.status, told, self._voice(call)(error, call.visit.request_id))
         self.note(call.visit, error)
 
     def _voice(self, call: Call) -> Failure:
@@ -187,6 +202,11 @@ class Edge:
         self.refuse(call, error, headers=[("Allow", allowed)])
 
 
+def wait(error: ProxyError) -> tuple[tuple[str, str], ...]:
+    """The header that says when to come back, where that is known."""
+    return () if error.retry_after is None else (("Retry-After", str(max(1, math.ceil(error.retry_after)))),)
+
+
 def _plain(message: str, type: str, code: str) -> bytes:
     return tree.encode({"error": {"message": message, "type": type, "param": "", "code": code}})
 
@@ -217,7 +237,7 @@ def missing(message: str) -> ClientError:
 def holder(edge: Edge, call: Call) -> Call | None:
     """The call as its key's holder's, who may be out of money; None where it has been refused."""
     try:
-        token = edge.keys.caller(edge.house.snapshot, call.visit.path, call.query, call.arrival.headers)
+        token = edge.caller(call, edge.house.snapshot)
         keys.admit(token, call.visit.client_ip, edge.house.clock.wall(), drained=True)
     except ClientError as error:
         edge.refuse(call, error)

@@ -15,7 +15,7 @@ from newapi_proxy.errors import ClientError, ProxyError
 from newapi_proxy.snapshot import Token
 from newapi_proxy.surfaces import models
 from newapi_proxy.web import keys
-from newapi_proxy.web.app import Action, Call, Edge, Failure, not_implemented
+from newapi_proxy.web.app import Action, Call, Edge, Failure, not_implemented, wait
 from newapi_proxy.web.router import Route
 
 UNLISTED: Final = Adapter(name="").owner  # the owner of a model that only a pattern lets in
@@ -54,14 +54,14 @@ def _serve(edge: Edge, call: Call, shape: Shape) -> None:
     reply = call.arrival.reply
     error: ProxyError | None = None
     try:
-        token = edge.keys.caller(snapshot, visit.path, call.query, call.arrival.headers)
+        token = edge.caller(call, snapshot)
         visit = call.by(token)
         keys.admit(token, visit.client_ip, edge.house.clock.wall(), drained=True)
         body = _one(edge, token, call.tail, shape) if call.tail else shape.every(snapshot.models_for(token))
         reply.whole(200, (), body)
     except ClientError as fault:
         error = fault
-        reply.whole(error.status, (), shape.failure(error, visit.request_id))
+        reply.whole(error.status, wait(error), shape.failure(error, visit.request_id))
     edge.note(visit, error)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from newapi_proxy import metrics
-from newapi_proxy.errors import ProxyError
+from newapi_proxy.errors import ClientError, ProxyError
 from newapi_proxy.web.app import Action, Call, Edge, bare_404
 from newapi_proxy.web.keys import presented
 from newapi_proxy.web.router import Route
@@ -89,10 +89,15 @@ async def _guarded_metrics(edge: Edge, call: Call) -> None:
 
 
 def is_admin(edge: Edge, call: Call) -> bool:
-    """Whether the request brings one of the configured admin keys."""
+    """Whether the request brings one of the configured admin keys, from an address that does not guess."""
+    visit = call.visit
     keys = [key.reveal().encode() for key in edge.house.snapshot.config.admin.keys]
-    return any(
-        hmac.compare_digest(text.encode("utf-8", "surrogateescape"), key)
-        for text in presented(call.visit.path, call.query, call.arrival.headers)
-        for key in keys
-    )
+    tried = list(presented(visit.path, call.query, call.arrival.headers))
+    try:
+        edge.guesses.check(visit.client_ip, visit.arrived)
+    except ClientError:
+        return False
+    found = any(hmac.compare_digest(text.encode("utf-8", "surrogateescape"), key) for text in tried for key in keys)
+    if not found:
+        edge.guesses.note(visit.client_ip, tried, visit.arrived)
+    return found

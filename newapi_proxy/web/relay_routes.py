@@ -106,7 +106,7 @@ def _relay(surface: Surface) -> Action:
         spool: Spool | None = None
         metrics.inflight(1)
         try:
-            token = edge.keys.caller(snapshot, visit.path, call.query, arrival.headers)
+            token = edge.caller(call, snapshot)
             visit = call.by(token, snapshot)
             keys.admit(token, visit.client_ip, house.clock.wall())
             boundary = multipart.boundary(arrival.headers.get(hdrs.CONTENT_TYPE, "")) if forms else None

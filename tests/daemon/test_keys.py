@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 import pytest
 
+from newapi_proxy.web.guesses import MOST
 from tests.daemon.bare import Answer, bugs, head, sent
 from tests.daemon.running import Stage
 from tests.fakes.process import ROOT
@@ -145,6 +146,25 @@ def test_model_lists(stage: Stage) -> None:
     assert ask(stage, "sk-demo", "open-b").status == 200
 
 
+def test_guessing(stage: Stage) -> None:
+    """Who tries many different keys waits, with a right one too; one old key sent again and again locks nobody out."""
+    guesser, neighbour = {"X_Forwarded_For": "203.0.113.9"}, {"X_Forwarded_For": "203.0.113.10"}
+    for number in range(MOST):
+        assert ask(stage, f"sk-guess-{number}", **guesser).status == 401
+        assert ask(stage, "sk-old", **neighbour).status == 401
+    for path in (CHAT, MESSAGES):
+        answer = ask(stage, "sk-demo", path=path, **guesser)
+        assert answer.status == 429
+        assert 1 <= int(answer.headers["retry-after"]) <= 60
+        assert answer.tree["error"]["type"] == "rate_limit_error"
+    listing = sent(stage.url, head("GET", "/v1/models", Authorization="Bearer sk-demo", **guesser))
+    assert (listing.status, listing.tree["error"]["code"]) == (429, "too_many_unknown_keys")
+    assert 1 <= int(listing.headers["retry-after"]) <= 60
+    assert ask(stage, "sk-demo", **neighbour).status == 200
+    for number in range(MOST + 5):  # from loopback, where a proxy may stand
+        assert ask(stage, f"sk-guess-{number}").status == 401
+
+
 def test_expiry(stage: Stage) -> None:
     """The named day is the last one; afterwards a key is like an unknown one, and so is a disabled one."""
     assert ask(stage, "sk-today").status == 200
@@ -191,10 +211,9 @@ def test_groups(stage: Stage) -> None:
 
 
 def test_database_keys(stage: Stage) -> None:
-    """Keys that the command line makes while the daemon runs serve after SIGHUP, and end as it says."""
+    """Keys that the command line makes while the daemon runs serve after SIGHUP at the latest, and end as it says."""
     key = command(stage, "token", "add", "--quota", "$1", "--models", "echo*", "carol")
     assert key.startswith("sk-")
-    assert ask(stage, key).status == 401
     reload(stage)
     for form in FORMS.values():
         assert ask(stage, None, **form(key.removeprefix("sk-"))).status == 200
