@@ -23,6 +23,7 @@ COMMANDS: Final[dict[str, str]] = {  # command, which is its module's name here 
     "schema": "print the JSON Schema of the configuration",
     "token": "clients' keys in the database",
     "channel": "upstream accounts in the database",
+    "redeem": "redemption codes in the database",
     "prices": "what models cost",
     "usage": "who spent what",
     "explain": "the arithmetic behind one charge",

@@ -33,12 +33,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action = actions.add_parser(name, help=does)
         action.add_argument("--format", choices=("table", "json", "csv"), default="table")
     limit = action.add_mutually_exclusive_group(required=True)
-    limit.add_argument("--quota", type=_money, metavar="AMOUNT", help="what it may spend: $5, or quota units")
+    limit.add_argument("--quota", type=an_amount, metavar="AMOUNT", help="what it may spend: $5, or quota units")
     limit.add_argument("--unlimited", action="store_true", help="no limit of its own")
     action.add_argument("name")
     action.add_argument("--group", default="", help="its group; absent: default")
     action.add_argument("--models", default="", help="comma list, * for any characters; absent: all its group reaches")
-    action.add_argument("--expires", type=_date, metavar="YYYY-MM-DD", help="its last day")
+    action.add_argument("--expires", type=a_date, metavar="YYYY-MM-DD", help="its last day")
     for name, does in (
         ("show", "one key"),
         ("enable", "let it work"),
@@ -49,7 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action = actions.add_parser(name, help=does)
         action.add_argument("token", metavar="ID|NAME")
         action.add_argument("--format", choices=("table", "json", "csv"), default="table")
-    action.add_argument("amount", type=_money, help="$5, or quota units; a negative one takes away what is there")
+    action.add_argument("amount", type=an_amount, help="$5, or quota units; a negative one takes away what is there")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -65,14 +65,16 @@ def run(args: argparse.Namespace) -> int:
     return _on(args, lambda conn, row: _change(conn, row, args.action))
 
 
-def _money(text: str) -> int:
+def an_amount(text: str) -> int:
+    """Quota units of an argument, for argparse."""
     try:
         return int(text) if text.lstrip("-").isdecimal() else units.money(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def _date(text: str) -> datetime:
+def a_date(text: str) -> datetime:
+    """A day of an argument, for argparse."""
     try:
         return datetime.strptime(text, "%Y-%m-%d")
     except ValueError:
