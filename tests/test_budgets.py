@@ -106,6 +106,19 @@ def test_no_charge_goes_beyond_a_budget(conn: Connection) -> None:
     assert audit.check(conn) == []
 
 
+@pytest.mark.parametrize("together", [False, True])
+def test_a_charge_above_a_hold_of_nothing(conn: Connection, together: bool) -> None:
+    """Nothing was held, so nothing was counted yet: the charge is, and no more of it than the window has."""
+    day, month = Window("day", 0, 10, 50), Window("month", 0, 99, 700)
+    (one,) = money.people(conn, [(1000, -1)])
+    assert ledger.hold(conn, [money.hold(id, one, 0, windows=(day, month)) for id in "ab"]) == [None, None]
+    ends = [money.settlement(id, one, 0, units, (day, month)) for id, units in (("a", 20), ("b", 40))]
+    batches = [ends] if together else [ends[:1], ends[1:]]
+    assert [units for batch in batches for units in ledger.settle(conn, batch)] == [20, 30]
+    assert budgets.everything(conn) == {(1, "day", 0): 50, (1, "month", 0): 50}
+    assert audit.check(conn) == []
+
+
 def test_a_file_of_an_earlier_version_gets_budgets(database: Path) -> None:
     """A ledger without the column is completed, and what it holds can be resolved."""
     with db.connect(f"sqlite:///{database}", database.parent) as conn:

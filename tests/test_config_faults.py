@@ -78,6 +78,10 @@ CASES = {
         "config.yaml:1:20: relay.keepalive: a duration cannot be negative or endless",
     ),
     "no waiting at all": ("relay: {keepalive: 0}\n", "config.yaml:1:20: relay.keepalive: must be above 0"),
+    "answers longer than charges": (
+        "idempotency: {ttl: 31d}\n",
+        "config.yaml:1:20: idempotency.ttl: must be at most 30 days: the ledger may forget the charge after that",
+    ),
     "forgetting at once": ("retention: 2h\n", "config.yaml:1:12: retention: must be at least a day"),
     "years": ("relay: {total_timeout: 400d}\n", "config.yaml:1:24: relay.total_timeout: is longer than a year"),
     "no size": ("relay: {max_body: 32 MiBs}\n", "config.yaml:1:19: relay.max_body: '32 MiBs' is no size such as 32MiB"),

@@ -356,11 +356,12 @@ def _pay(conn: Connection, settlements: Sequence[Settlement], taken: Sequence[in
     by_token: dict[int, list[int]] = {}
     by_user: dict[int, list[int]] = {}
     by_channel: dict[int, int] = {}
-    moves = budgets.Moves()
+    moves, fresh = budgets.Moves(), False
     for one, units in zip(settlements, taken, strict=True):
         account, rest = one.account, one.held - units
         if one.windows:
             moves.add(account.token_id, one.windows, -rest)
+            fresh |= not one.held  # a hold of nothing counts nowhere, so there may be no counter yet
         _add(by_token, account.token_id, (rest if account.token_limited else 0, units))
         _add(by_user, account.user_id, (rest if account.user_limited else 0, units, 1))
         by_channel[one.channel_id] = by_channel.get(one.channel_id, 0) + units
@@ -368,6 +369,8 @@ def _pay(conn: Connection, settlements: Sequence[Settlement], taken: Sequence[in
     moved = _MOVE_TOKEN.run(conn, [(id, *sums, at) for id, sums in sorted(by_token.items())]) == len(by_token)
     by_user.pop(0, None)
     moved &= _MOVE_USER.run(conn, [(id, *sums) for id, sums in sorted(by_user.items())]) == len(by_user)
+    if fresh:
+        moves.begin(conn)
     moved &= moves.run(conn)
     _MOVE_CHANNEL.run(conn, sorted(by_channel.items()))
     logs.add(

@@ -287,6 +287,8 @@ def _durations(view: View) -> Iterator[Fault]:
     for path, value in named:
         if value <= 0:
             yield view.wrong(path, "must be above 0")
+    if config.idempotency.ttl > 30 * _DAY:
+        yield view.wrong(("idempotency", "ttl"), "must be at most 30 days: the ledger may forget the charge after that")
     if config.retention is not None and config.retention < _DAY:
         yield view.wrong(("retention",), "must be at least a day")
     for path, value in (*named, (("relay", "drain_timeout"), config.relay.drain_timeout)):
