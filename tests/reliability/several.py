@@ -32,7 +32,7 @@ from tests.fakes.process import Daemon, free_port
 from tests.reliability import storm
 
 COUNT: Final = 4
-TABLES: Final = ("ledger", "tokens", "logs")
+TABLES: Final = ("ledger", "tokens", "channels", "logs", "proxy_budgets")
 DATABASE: Final = "several"
 BACK: Final = 5.0  # seconds after the end of an outage within which there must be service
 
@@ -78,6 +78,7 @@ async def site(folder: Path, database: Any, redis: servers.Redis, extra: str = "
         world = storm.World(folder, upstream, daemons[0])
         try:
             await asyncio.gather(*(asyncio.to_thread(one.start) for one in daemons))
+            world.up.set()  # somebody always serves
             yield Site(folder, daemons, database, redis, lines, world)
         finally:
             await asyncio.gather(*(asyncio.to_thread(one.stop) for one in daemons))
