@@ -66,6 +66,8 @@ _BROKEN: Final = frozenset(
         "MALFORMED_RESPONSE",
     }
 )
+_ENVELOPE: Final = frozenset({"candidates", "usageMetadata", "modelVersion", "responseId"})
+_PLAIN: Final = frozenset({"content", "index"})
 _NO_WORD: Final = ("", "FINISH_REASON_UNSPECIFIED")
 _OWN_PARTS: Final = ("toolCall", "toolResponse", "fileData", "functionResponse")
 
@@ -180,6 +182,10 @@ class EventReader:
 
     def take(self, chunk: Tree) -> list[Event]:
         """The events of one chunk."""
+        said = self._more(chunk) if self._begun else None
+        if said is not None:
+            usage = self._meter.take(chunk.get("usageMetadata"))
+            return [said] if usage is None else [said, Metered(usage)]
         failure = spoken(chunk)
         if failure is not None:
             return [Failed(failure)]
@@ -199,6 +205,27 @@ class EventReader:
         if usage is not None:
             events.append(Metered(usage))
         return events
+
+    def _more(self, chunk: Tree) -> TextDelta | None:
+        """More of one candidate's text, which nearly every chunk is; None where there is anything beside it."""
+        if not chunk.keys() <= _ENVELOPE:
+            return None
+        try:
+            (candidate,) = chunk["candidates"]
+            (part,) = candidate["content"]["parts"]
+            text = part["text"]
+        except (KeyError, TypeError, ValueError):
+            return None
+        if type(text) is not str or not text or len(part) != 1 or not candidate.keys() <= _PLAIN:
+            return None
+        choice = candidate.get("index", 0)
+        strand = self._strands.get(choice) if type(choice) is int else None
+        if strand is None or strand.finished or strand.pending is not None or strand.fence is not None:
+            return None
+        strand.said = True
+        strand.spoke = strand.spoke or not text.isspace()
+        strand.keep(text)
+        return TextDelta(text, strand.choice, strand.at("text"))
 
     def close(self) -> list[Event]:
         """See adapters.base.Reader. The format has no last word: a stream that ends has ended (B.2)."""

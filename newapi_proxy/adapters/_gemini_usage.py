@@ -20,28 +20,51 @@ _COUNTS: Final = (
     "cachedContentTokenCount",
     "totalTokenCount",
 )
+_PLAIN: Final = frozenset(_COUNTS)
 _DETAILS: Final = ("promptTokensDetails", "cacheTokensDetails", "candidatesTokensDetails")
 
 
 class Meter:
     """One answer's usage so far: every chunk tells totals, its fields replace those of the chunks before."""
 
-    __slots__ = ("_counts", "_details")
+    __slots__ = ("_counts", "_details", "_parts")
 
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}
         self._details: Tree = {}
+        self._parts = (0, 0, 0, 0)  # sound and pictures in, sound and pictures out
 
     def take(self, told: Any) -> Usage | None:
         """The usage after this report; None where the report counts nothing or counts what cannot be."""
         if not isinstance(told, dict):
             return None
-        fresh = {name: counted(told[name]) for name in _COUNTS if told.get(name) is not None}
-        if not fresh or None in fresh.values():
+        if self._counts.keys() <= told.keys() <= _PLAIN and _believable(told):
+            self._counts = told  # nothing of the reports before is left
+            return self._usage()
+        fresh: dict[str, int] = {}
+        for name in _COUNTS:
+            value = told.get(name)
+            if value is not None:
+                number = counted(value)
+                if number is None:
+                    return None
+                fresh[name] = number
+        if not fresh:
             return None
-        self._counts.update({name: number for name, number in fresh.items() if number is not None})
-        self._details.update({name: told[name] for name in _DETAILS if isinstance(told.get(name), list)})
+        self._counts = {**self._counts, **fresh}
+        if not told.keys() <= _PLAIN:
+            self._detail(told)
         return self._usage()
+
+    def _detail(self, told: Tree) -> None:
+        """Keeps what the report says by modality; most chunks say the same again."""
+        details = {name: told[name] for name in _DETAILS if isinstance(told.get(name), list)}
+        if all(self._details.get(name) == one for name, one in details.items()):
+            return
+        self._details.update(details)
+        ins, cached, outs = (_modalities(self._details.get(name)) for name in _DETAILS)
+        sound, pictures = ins.get("AUDIO", 0) - cached.get("AUDIO", 0), ins.get("IMAGE", 0) - cached.get("IMAGE", 0)
+        self._parts = max(0, sound), max(0, pictures), outs.get("AUDIO", 0), outs.get("IMAGE", 0)
 
     def _usage(self) -> Usage | None:
         """The record of what the fields so far say."""
@@ -55,19 +78,30 @@ class Meter:
             reasoning += beside
         if not (prompt or completion) or max(prompt, completion) > MOST:
             return None
-        ins, cached, outs = (_modalities(self._details.get(name)) for name in _DETAILS)
+        read = count.get("cachedContentTokenCount", 0)
+        if not read and self._parts == (0, 0, 0, 0):
+            return Usage(prompt=prompt, completion=completion, reasoning=reasoning)
+        sound_in, pictures_in, sound_out, pictures_out = self._parts
         return clamped(
             Usage(
                 prompt=prompt,
                 completion=completion,
                 reasoning=reasoning,
-                cache_read=count.get("cachedContentTokenCount", 0),
-                audio_in=max(0, ins.get("AUDIO", 0) - cached.get("AUDIO", 0)),
-                image_in=max(0, ins.get("IMAGE", 0) - cached.get("IMAGE", 0)),
-                audio_out=outs.get("AUDIO", 0),
-                image_out=outs.get("IMAGE", 0),
+                cache_read=read,
+                audio_in=sound_in,
+                image_in=pictures_in,
+                audio_out=sound_out,
+                image_out=pictures_out,
             )
         )
+
+
+def _believable(told: Tree) -> bool:
+    """Whether all of it are plain counts, and there are some."""
+    for number in told.values():
+        if type(number) is not int or not 0 <= number <= MOST:
+            return False
+    return bool(told)
 
 
 def _modalities(details: Any) -> dict[str, int]:

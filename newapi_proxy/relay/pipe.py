@@ -58,11 +58,11 @@ class Heard:
         if kind in _TEXT:
             self.said(event.text)  # type: ignore[union-attr]
             return True
+        elif kind is Metered:
+            self.usage = event.usage  # type: ignore[union-attr]
         elif kind in _CONTENT:
             self.committed = True
             self.finished = self.finished or kind is Finished
-        elif isinstance(event, Metered):
-            self.usage = event.usage
         elif isinstance(event, Failed):
             self.failure = event.failure
             return False

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from newapi_proxy.errors import ProxyError
 from newapi_proxy.ir.ask import Ask
-from newapi_proxy.ir.events import Event
+from newapi_proxy.ir.events import Event, TextDelta
 from newapi_proxy.ir.usage import Usage
 from newapi_proxy.surfaces import _gemini_shapes as shapes
 from newapi_proxy.surfaces.base import Face
@@ -45,6 +45,8 @@ class Passer:
         node = frame.tree
         if type(node) is not dict or self._closed:
             return b""
+        if self._continues(node, events):
+            return self._told(frame, node)
         self._counted = self._counted or shapes.counted(node.get("usageMetadata"))
         speaks = self._note(node)
         out = b""
@@ -56,6 +58,13 @@ class Passer:
             return out
         passed = self._told(frame, node)
         return passed if not out else out + passed
+
+    def _continues(self, node: Node, events: Sequence[Event]) -> bool:
+        """Whether the chunk says more text of a candidate that is known and open, which nearly every chunk does."""
+        if len(events) != 2 or type(events[0]) is not TextDelta or self._kept or not self._counted:
+            return False
+        candidates = node["candidates"]
+        return self._open.get(events[0].choice, False) and len(candidates) == 1 and "finishReason" not in candidates[0]
 
     def _note(self, node: Node) -> bool:
         """Remembers which candidates are open; says whether the chunk holds content."""

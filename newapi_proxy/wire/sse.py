@@ -60,22 +60,36 @@ class Decoder:
 
     def feed(self, data: bytes) -> list[Frame]:
         """Takes the next bytes; returns the frames that they complete."""
-        buffer = self._buffer
-        if not buffer and data.endswith(b"\n\n") and data.find(b"\r") < 0:
-            pieces = data.split(b"\n\n")
-            if not pieces.pop():  # whole frames, as usual: nothing to look for and nothing to keep
-                return [self._frame(piece + b"\n\n") for piece in pieces]
-        buffer += data
         frames: list[Frame] = []
-        start = 0
-        while True:
-            end = self._end(max(start, self._scanned))
+        buffer = self._buffer
+        if buffer:
+            buffer += data
+            end = self._end(buffer, self._scanned)
             if end < 0:
-                break
-            frames.append(self._frame(bytes(buffer[start:end])))
-            start = end
-        if start:
-            del buffer[:start]
+                self._keep(b"")
+                return frames
+            frames.append(self._frame(bytes(buffer[:end])))
+            data = bytes(buffer[end:])
+            buffer.clear()
+        blank = _blank_line(data)
+        if blank:  # one kind of line ends, as usual: nothing to look for
+            pieces = data.split(blank)
+            rest = pieces.pop()
+            frames += [self._frame(piece + blank) for piece in pieces]
+        else:
+            start = 0
+            while (end := self._end(data, start)) >= 0:
+                frames.append(self._frame(data[start:end]))
+                start = end
+            rest = data[start:]
+        if rest:
+            self._keep(rest)
+        return frames
+
+    def _keep(self, rest: bytes) -> None:
+        """Keeps what is no whole frame yet, within bounds."""
+        buffer = self._buffer
+        buffer += rest
         if len(buffer) > self._cap:
             size = len(buffer)
             buffer.clear()
@@ -83,13 +97,11 @@ class Decoder:
                 "The upstream sent an event that is too large.", detail=f"event above {self._cap} bytes ({size})"
             )
         self._scanned = max(0, len(buffer) - 3)
-        return frames
 
     def close(self) -> list[Frame]:
         """The stream has ended: what is left is a last frame without its blank line, if it holds anything."""
         rest = bytes(self._buffer)
         self._buffer.clear()
-        self._scanned = 0
         if not rest.strip():
             return []
         return [self._frame(rest)]
@@ -99,15 +111,16 @@ class Decoder:
         """Whether the last byte that came ended a frame."""
         return not self._buffer
 
-    def _end(self, start: int) -> int:
-        buffer = self._buffer
-        plain = buffer.find(b"\n\n", start)
-        if buffer.find(b"\r", start, plain if plain >= 0 else len(buffer)) < 0:
+    @staticmethod
+    def _end(data: bytes | bytearray, start: int) -> int:
+        """Where the first frame ends that begins before `start`; -1 where its end has not come."""
+        if data.find(b"\r", start) < 0:
+            plain = data.find(b"\n\n", start)
             return plain + 2 if plain >= 0 else -1
-        found = _END.search(buffer, start)
+        found = _END.search(data, start)
         if found is None:
             return -1
-        if found.end() == len(buffer) and buffer.endswith(b"\r"):
+        if found.end() == len(data) and data.endswith(b"\r"):
             return -1  # a line feed that belongs to this carriage return may still come
         return found.end()
 
@@ -116,8 +129,19 @@ class Decoder:
         if not self._begun:
             self._begun = True
             body = body.removeprefix(_BOM)
-        if body.startswith(b"data:") and body.find(b"\n") == len(body) - 2 and body.find(b"\r") < 0:
-            return Frame(raw, "", body[6:-2] if body[5:6] == b" " else body[5:-2])
+        first = body.find(b"\n")
+        if body.startswith(b"data:"):
+            if first == len(body) - 2 and body.find(b"\r") < 0:
+                return Frame(raw, "", body[6:-2] if body[5:6] == b" " else body[5:-2])
+            if first == len(body) - 3 and body.find(b"\r") == first - 1 and body.endswith(b"\r\n\r\n"):
+                return Frame(raw, "", body[6:-4] if body[5:6] == b" " else body[5:-4])
+        elif (
+            body.startswith(b"event: ")
+            and body.startswith(b"data: ", first + 1)
+            and body.find(b"\n", first + 1) == len(body) - 2
+            and body.find(b"\r") < 0
+        ):
+            return Frame(raw, body[7:first].decode("utf-8", "replace"), body[first + 7 : -2])
         event, lines = "", []
         for line in _LINE.split(body):
             name, _, value = line.partition(b":")
@@ -127,6 +151,16 @@ class Decoder:
             elif name == b"event":
                 event = value.decode("utf-8", "replace")
         return Frame(raw, event, b"\n".join(lines) if lines else None)
+
+
+def _blank_line(data: bytes) -> bytes:
+    """What a blank line looks like in these bytes, where all of their lines end in the same way; b"" where not."""
+    returns = data.count(b"\r")
+    if not returns:
+        return b"\n\n"
+    if returns - data.endswith(b"\r") == data.count(b"\n") == data.count(b"\r\n"):
+        return b"\r\n\r\n"
+    return b""
 
 
 def encode(data: bytes, event: str = "") -> bytes:

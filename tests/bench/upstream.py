@@ -11,7 +11,7 @@ from typing import cast
 
 import uvloop
 
-from tests.bench import traffic
+from tests.bench import traffic, voices
 
 _BEHAVIOURS = tuple((name.encode(), name) for name in traffic.MODELS)
 
@@ -26,6 +26,7 @@ class Upstream(asyncio.Protocol):
         self.timer: asyncio.TimerHandle | None = None
         self.left = 0
         self.writable = True
+        self.voice = voices.CHAT
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's own class is no subclass of it
@@ -59,11 +60,12 @@ class Upstream(asyncio.Protocol):
         if model == traffic.WHOLE:
             self.transport.write(traffic.ANSWER)
             return
-        self.transport.write(traffic.STREAM_HEAD + traffic.FIRST)
+        self.voice = voices.of(request)
+        self.transport.write(traffic.STREAM_HEAD + self.voice.first)
         if model == traffic.IDLE:
-            self.transport.write(traffic.PIECE)
+            self.transport.write(self.voice.piece)
         elif model == traffic.SHORT:
-            self.transport.write(traffic.PIECE * (traffic.SHORT_CHUNKS - 1) + traffic.LAST)
+            self.transport.write(self.voice.piece * (traffic.SHORT_CHUNKS - 1) + self.voice.last)
         elif model == traffic.BURST:
             self.left = traffic.BURST_CHUNKS - 1
             self._burst()
@@ -73,22 +75,22 @@ class Upstream(asyncio.Protocol):
 
     def _burst(self) -> None:
         while self.left and self.writable and self.transport is not None:
-            self.transport.write(traffic.PIECE)
+            self.transport.write(self.voice.piece)
             self.left -= 1
         if not self.left and self.transport is not None:
-            self.transport.write(traffic.LAST)
+            self.transport.write(self.voice.last)
 
     def _pace(self, due: float) -> None:
         if self.transport is None:
             return
-        self.transport.write(traffic.PIECE)
+        self.transport.write(self.voice.piece)
         self.left -= 1
         if self.left:
             due += traffic.PACE
             self.timer = self.loop.call_at(due, self._pace, due)
         else:
             self.timer = None
-            self.transport.write(traffic.LAST)
+            self.transport.write(self.voice.last)
 
 
 def _size(data: bytes) -> int:
