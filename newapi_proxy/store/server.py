@@ -8,6 +8,7 @@ While the server cannot be reached nothing new is taken but what must be written
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
 from time import perf_counter
@@ -240,6 +241,7 @@ def driver_error(conn: Connection, error: Exception) -> Any:
 
 def engine(url: URL, kind: dialects.Kind) -> AsyncEngine:
     """For the writer and the command line: one connection at a time, kept by who opens it."""
+    logging.getLogger(kind.module).setLevel(logging.ERROR)  # a row that is there already is no warning to anybody
     arguments = kind.options(url.query) | dict(kind.writing)
     return create_async_engine(
         dialects.location(url, kind), poolclass=NullPool, isolation_level="READ COMMITTED", connect_args=arguments
