@@ -87,6 +87,16 @@ def test_a_window_in_the_ledgers_words() -> None:
     assert budgets.read("") == ()
 
 
+def test_a_charge_counts_where_nothing_was_held(conn: Connection) -> None:
+    """A hold of nothing makes no counter; the charge that follows is counted all the same."""
+    day = Window("day", 0, 10, 50)
+    (one,) = money.people(conn, [(100, -1)])
+    assert ledger.hold(conn, [money.hold("a", one, 0, windows=(day,))]) == [None]
+    assert ledger.settle(conn, [money.settlement("a", one, 0, 7, (day,))]) == [7]
+    assert budgets.used(conn, one.token_id, day) == 7
+    assert audit.check(conn) == []
+
+
 def test_no_charge_goes_beyond_a_budget(conn: Connection) -> None:
     """What is charged above a hold is taken as far as the narrowest window reaches, and the rest is a shortfall."""
     day, month = Window("day", 0, 10, 50), Window("month", 0, 99, 70)

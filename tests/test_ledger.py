@@ -221,6 +221,7 @@ class Machine(RuleBasedStateMachine):
         self.at = BEGIN
         self.used: Counter[tuple[int, str, int]] = Counter()
         self.holds: dict[str, ledger.Hold] = {}
+        self.ended: set[str] = set()  # given back by a recovery: who is alive all the same may still charge
         with connected(self.path) as conn:
             self.accounts = money.people(conn, BALANCES)
         self.conn = sqlite.engine(self.path, "normal").connect()
@@ -278,11 +279,14 @@ class Machine(RuleBasedStateMachine):
         asked = [money.settlement(one.request_id, one.account, one.amount, charge, one.windows) for one, charge in ends]
         answers = self._write(lambda conn: ledger.settle(conn, asked), crash)
         for (one, charge), taken in zip(ends, answers, strict=True):
-            assert (taken is not None) == (self.state[one.request_id] == "held") or crash
-            assert taken is None or min(charge, one.amount) <= taken <= charge
+            ended = one.request_id in self.ended
+            held = 0 if ended else one.amount
+            assert (taken is not None) == (ended or self.state[one.request_id] == "held") or crash
+            assert taken is None or min(charge, held) <= taken <= charge
             if taken is not None and not crash:
                 self.state[one.request_id] = "settled"
-                self._spend(one, taken - one.amount)
+                self.ended.discard(one.request_id)
+                self._spend(one, taken - held)
 
     @rule(ends=st.lists(holds, min_size=1, max_size=6))
     def void(self, ends: list[ledger.Hold]) -> None:
@@ -304,6 +308,7 @@ class Machine(RuleBasedStateMachine):
         for id, state in self.state.items():
             if state == "held":
                 self.state[id] = "voided"
+                self.ended.add(id)
                 self._spend(self.holds[id], -self.holds[id].amount)
 
     @invariant()

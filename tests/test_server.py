@@ -268,10 +268,11 @@ async def test_holds_of_the_living_stay(far: Any) -> None:
 
 
 async def test_a_process_that_was_taken_for_dead(far: Any) -> None:
-    """One that stood still for the lease finds its holds given back, lives on, and holds again."""
+    """One that stood still for the lease finds its holds given back; it lives on, and charges what it still can."""
     mine, theirs = await _open(far), await _open(far)
     (one,) = await mine.write(_people, [(100, 100)])
     await theirs.write(ledger.hold, money.hold("a", one, 10, theirs.boot))
+    await theirs.write(ledger.hold, money.hold("c", one, 20, theirs.boot))
 
     def still(conn: Connection, items: Sequence[str]) -> Sequence[str]:
         old = processes.now(conn) - processes.LEASE - 1
@@ -279,11 +280,15 @@ async def test_a_process_that_was_taken_for_dead(far: Any) -> None:
         return items
 
     await mine.write(still, theirs.boot)
-    assert await _recover(mine) == 1
-    assert await theirs.write(ledger.settle, money.settlement("a", one, 10, 10)) is None
-    assert await theirs.write(ledger.hold, money.hold("b", one, 30, theirs.boot)) is None
+    assert await _recover(mine) == 2
+    assert await mine.read(_balance) == 100
+    assert await theirs.write(ledger.hold, money.hold("b", one, 75, theirs.boot)) is None
+    ends = [money.settlement("a", one, 10, 10), money.settlement("c", one, 20, 20)]
+    assert await asyncio.gather(*(theirs.write(ledger.settle, end) for end in ends)) == [10, 15]
+    assert await theirs.write(ledger.settle, ends[0]) is None
     assert await _recover(mine) == 0
-    assert await mine.read(_balance) == 70
+    assert await mine.read(_balance) == 0
+    assert await mine.read(audit.check) == []
     await mine.close()
     await theirs.close()
 

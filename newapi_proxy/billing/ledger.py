@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Literal, TypeVar
 
 import msgspec
-from sqlalchemy import Column, ColumnElement, Connection, Table, and_, func, or_, select
+from sqlalchemy import Column, ColumnElement, Connection, Table, and_, func, or_, select, update
 from sqlalchemy import text as sql
 
 from newapi_proxy.billing import budgets
@@ -35,6 +35,7 @@ _SIDES: Final = {
     "token": (ledger.c.token_id, ledger.c.token_limited),
     "user": (ledger.c.user_id, ledger.c.user_limited),
 }
+ENDED: Final = "the process that held it ended"  # a reason
 _BATCH: Final = 500  # open holds that one step of `recover` reads
 
 
@@ -311,10 +312,20 @@ def _settle_together(conn: Connection, settlements: Sequence[Settlement]) -> lis
 def _settle_alone(conn: Connection, one: Settlement) -> int | None:
     extra = one.charge - one.held
     taken = one.held + min(extra, _reach(conn, one)) if extra > 0 else one.charge
-    if not _charge(conn, [one], [taken]):
-        return None
-    _pay(conn, [one], [taken])
-    return taken
+    if _charge(conn, [one], [taken]):
+        if not one.held:  # so there may be no counter yet
+            counted = budgets.Moves()
+            counted.add(one.account.token_id, one.windows, 1)
+            counted.begin(conn)
+        _pay(conn, [one], [taken])
+        return taken
+    return _settle_alone(conn, msgspec.structs.replace(one, held=0)) if _reopened(conn, one) else None
+
+
+def _reopened(conn: Connection, one: Settlement) -> bool:
+    """Whether the hold was given back because its process was taken for dead: it lives, and charges what is left."""
+    lost = and_(ledger.c.request_id == one.request_id, ledger.c.state == "voided", ledger.c.reason == ENDED)
+    return conn.execute(update(ledger).where(lost).values(state="held", held=0)).rowcount > 0
 
 
 def _reach(conn: Connection, one: Settlement) -> int:
@@ -445,7 +456,7 @@ def recover(conn: Connection, living: Living, at: int) -> int:
                         ),
                         number(row["held"]),
                         at,
-                        "the process that held it ended",
+                        ENDED,
                         budgets.read(words(row["budgets"])),
                     )
                     for row in found
