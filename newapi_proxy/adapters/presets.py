@@ -248,6 +248,7 @@ _PLAIN: Final = {  # a base URL is all that is different about them
     "nvidia": "https://integrate.api.nvidia.com",
     "baichuan": "https://api.baichuan-ai.com",
     "stepfun": "https://api.stepfun.com",
+    "sambanova": "https://api.sambanova.ai",
 }
 
 PRESETS: Final[tuple[Adapter, ...]] = (
