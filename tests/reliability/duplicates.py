@@ -27,8 +27,7 @@ PATIENCE: Final = 0.1  # seconds before the next try
 async def run(folder: Path, seed: int, keys: int, copies: int, kills: int) -> tuple[list[str], str]:
     """What the oracle finds, and the run in one line. Copies try again until they have an answer, as SDKs do."""
     dice = random.Random(seed)
-    over, up = asyncio.Event(), asyncio.Event()
-    up.set()
+    over = asyncio.Event()
     turns = asyncio.Semaphore(AT_ONCE)
     async with storm.world(folder) as one, ClientSession(connector=TCPConnector(limit=0)) as session:
 
@@ -36,7 +35,7 @@ async def run(folder: Path, seed: int, keys: int, copies: int, kills: int) -> tu
             leaves = plan.leave if number % 3 == 0 else None
             for attempt in range(TRIES):
                 sent = replace(plan, copy=f".{number}.{attempt}", leave=leaves if attempt == 0 else None)
-                await up.wait()
+                await one.up.wait()
                 answer = await one.send(session, sent)
                 if not (answer.broken or answer.left or answer.status in AGAIN):
                     return
@@ -52,9 +51,7 @@ async def run(folder: Path, seed: int, keys: int, copies: int, kills: int) -> tu
                 await asyncio.sleep(dice.uniform(0.1, 0.8))
                 if over.is_set():
                     return
-                up.clear()
                 await killing.strike(one)
-                up.set()
 
         async with asyncio.TaskGroup() as group:
             group.create_task(kill())

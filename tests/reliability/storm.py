@@ -17,7 +17,7 @@ import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -79,7 +79,7 @@ def config(port: int, upstream: str, mark: str = "a") -> str:
 class Plan:
     """One request: who sends it, how upstream answers, when the client leaves.
 
-    `copy` tells copies apart that are sent under one idempotency key, which is the id.
+    `copy` tells copies apart that are sent under one idempotency key, which is the id; `twice`: there are two.
     """
 
     id: str
@@ -92,6 +92,7 @@ class Plan:
     fault: str
     leave: float | None
     copy: str = ""
+    twice: bool = False
 
     @property
     def sent(self) -> str:
@@ -127,6 +128,7 @@ def plan(seed: int, number: int, *, faults: bool = True) -> Plan:
         pause=pause,
         fault=fault if stream or fault != "cut" else "",
         leave=dice.uniform(0.001, 0.25) if leaves else None,
+        twice=faults and dice.random() < 0.1,
     )
 
 
@@ -258,7 +260,10 @@ async def blow(one: World, seed: int, rate: float, over: asyncio.Event, *, fault
     due, number = loop.time(), 0
     async with ClientSession(connector=TCPConnector(limit=0)) as session, asyncio.TaskGroup() as group:
         while not over.is_set():
-            group.create_task(one.send(session, plan(seed, number, faults=faults)))
+            wanted = plan(seed, number, faults=faults)
+            copies = [replace(wanted, copy=mark) for mark in (".a", ".b")] if wanted.twice else [wanted]
+            for copy in copies:
+                group.create_task(one.send(session, copy))
             number += 1
             due += 1 / rate
             await asyncio.sleep(max(0.0, due - loop.time()))
