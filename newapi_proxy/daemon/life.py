@@ -145,7 +145,7 @@ class Daemon:
         self, database: Database, client: HttpClient, relay: list[socket.socket], private: list[socket.socket]
     ) -> None:
         """Everything that serves, then readiness."""
-        views = Views(database, self._clock)
+        views = Views(database, self._clock, (self._config.database.reveal(), self._path.parent))
         first, whole = await views.build(self._first)
         rests = Rests(database, self._clock)
         health = Health(self._clock, _told, rests)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
 
 import msgspec
 from sqlalchemy import Connection
@@ -19,7 +21,7 @@ from newapi_proxy.config.load import Loaded
 from newapi_proxy.config.model import Config
 from newapi_proxy.daemon.redaction import hide
 from newapi_proxy.snapshot import Snapshot
-from newapi_proxy.store import channels, origin, tokens
+from newapi_proxy.store import channels, db, origin, tokens
 from newapi_proxy.store.changes import Watermarks
 from newapi_proxy.store.db import Database
 from newapi_proxy.store.held import Held, held
@@ -42,6 +44,10 @@ class Rows(msgspec.Struct, frozen=True):
         return hash((*keys, *channels, *options, self.held.origin, *sorted(self.channel_ids.items())))
 
 
+def _marked(rows: Rows) -> tuple[Rows, int]:
+    return rows, rows.mark
+
+
 def _steady(row: msgspec.Struct, *moving: str) -> int:
     return hash(tuple(getattr(row, name) for name in row.__struct_fields__ if name not in moving))
 
@@ -49,9 +55,11 @@ def _steady(row: msgspec.Struct, *moving: str) -> int:
 class Views:
     """Builds snapshots for one database, and says once what the file hides of it."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, place: tuple[str, Path]) -> None:
+        """`place`: the database's URL and the folder that relative ones start from."""
         self._database = database
         self._clock = clock
+        self._place = place
         self._told: set[tuple[str, str]] = set()
         self._marks = Watermarks()
         self._read = 0
@@ -70,8 +78,7 @@ class Views:
             return [self._marks.moved(conn)] * len(configs)  # before the rows are read: nothing is missed
 
         await self._database.write(ensure, config)
-        rows = await self._database.read(lambda conn: read(conn, config))
-        self._read = rows.mark
+        rows, self._read = await self._rows(config)
         return await self._joined(loaded, rows)
 
     async def moved(self) -> bool:
@@ -82,12 +89,17 @@ class Views:
         """`build` anew where the rows configure otherwise than when they were read last. Raises OurError."""
         config = loaded.config
         assert config is not None
-        rows = await self._database.read(lambda conn: read(conn, config))
-        if rows.mark == self._read:
+        rows, mark = await self._rows(config)
+        if mark == self._read:
             return None
         made = await self._joined(loaded, rows)
-        self._read = rows.mark
+        self._read = mark
         return made
+
+    async def _rows(self, config: Config) -> tuple[Rows, int]:
+        """The rows and their mark: by a thread, for tens of thousands of keys take a second."""
+        look = partial(db.run, *self._place, lambda conn: _marked(read(conn, config)), write=False)
+        return await asyncio.get_running_loop().run_in_executor(None, look)
 
     async def _joined(self, loaded: Loaded, rows: Rows) -> tuple[Snapshot, Loaded]:
         loop = asyncio.get_running_loop()

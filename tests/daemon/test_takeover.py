@@ -222,3 +222,45 @@ def test_a_breaker_survives_a_restart(daemon: Start, upstream: Scripted) -> None
     upstream.says(Say())
     status, _, body = ask(running.url, model="gpt-4o")
     assert (status, orjson.loads(body)["error"]["code"], len(upstream.calls)) == (503, "channels_resting", 0)
+
+
+def test_channels_of_every_form_reach_their_provider(daemon: Start, upstream: Scripted, tmp_path: Path) -> None:
+    """Several keys in turn but the disabled one, an Azure version, overrides of body and headers, a group's ratio, a
+    status that is another one here; channels whose names are empty or doubled."""
+    file = tmp_path / "one-api.db"
+    common: dict[str, Any] = {"base_url": f"{upstream.url}/", "group": "default,vip"}
+    states = {"is_multi_key": True, "multi_key_size": 3, "multi_key_status_list": {"1": 3}}
+    channels = [
+        {"type": 1, "key": "k0\nk1\nk2", "models": "many", "channel_info": states, "name": "x"},
+        {"type": 3, "key": "az", "models": "gpt-3.5-turbo", "other": "2024-06-01", "name": "x"},
+        {
+            "type": 1,
+            "key": "own",
+            "models": "edited",
+            "param_override": {"temperature": 0.5, "user": "house"},
+            "header_override": {"X-Team": "blue", "X-Own": "{api_key}"},
+        },
+        {"type": 1, "key": "k", "models": "mapped", "status_code_mapping": {"404": "503"}, "name": ""},
+    ]
+    rows = tuple({"id": place, **common, **one} for place, one in enumerate(channels, 1))
+    installations.stand(file, "new-api-latest", upstream.url, channels=rows)
+    ratios = '{"many": 1, "edited": 1, "mapped": 1}'
+    change(file, "UPDATE options SET value = ? WHERE key = 'ModelRatio'", ratios)
+    change(file, "UPDATE tokens SET \"group\" = 'vip'")
+    running = daemon(CONFIG.format(file=file))
+
+    def called(model: str) -> dict[str, str]:
+        assert ask(running.url, model=model, headers=BEARER)[0] == 200
+        return upstream.last.headers
+
+    assert {called("many")["authorization"] for _ in range(4)} == {"Bearer k0", "Bearer k2"}
+    assert called("gpt-3.5-turbo")["api-key"] == "az"
+    assert upstream.last.path == "/openai/deployments/gpt-35-turbo/chat/completions?api-version=2024-06-01"
+    headers = called("edited")
+    assert (headers["x-team"], headers["x-own"]) == ("blue", "own")
+    assert (upstream.last.body["temperature"], upstream.last.body["user"]) == (0.5, "house")
+    line = running.wait(lambda line: line.get("model") == "edited")
+    assert (line["channel"], line["group"], line["quota"]) == ("#3", "vip", 55)  # (100 + 10) x ratio 1 x group 0.5
+    upstream.says(Say(status=404))
+    assert ask(running.url, model="mapped", headers=BEARER)[0] == 503
+    assert running.wait(lambda line: line.get("model") == "mapped")["channel"] is None
