@@ -23,7 +23,7 @@ _SECONDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 _COMMITS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.0)
 
 
-class Metric(msgspec.Struct, frozen=True):
+class _Metric(msgspec.Struct, frozen=True):
     """One row of the table. `buckets` for histograms, upper bounds in seconds."""
 
     shape: _Shape
@@ -32,26 +32,29 @@ class Metric(msgspec.Struct, frozen=True):
     buckets: tuple[float, ...] = ()
 
 
-METRICS: Final[Mapping[str, Metric]] = {
-    "newapi_requests_total": Metric("counter", "Finished requests.", ("route", "status", "end")),
-    "newapi_rejected_total": Metric("counter", "Requests refused before any upstream call.", ("reason",)),
-    "newapi_request_seconds": Metric("histogram", "From arrival to the end of the answer.", (), _SECONDS),
-    "newapi_ttft_seconds": Metric("histogram", "From arrival to the first content.", (), _SECONDS),
-    "newapi_inflight": Metric("gauge", "Requests being served."),
-    "newapi_tokens_total": Metric("counter", "Tokens as billed.", ("model", "kind")),
-    "newapi_quota_total": Metric("counter", "Quota units charged (500000 are 1 USD).", ("model", "channel")),
-    "newapi_attempts_total": Metric("counter", "Upstream attempts.", ("channel", "outcome")),
-    "newapi_limited_total": Metric(
+METRICS: Final[Mapping[str, _Metric]] = {
+    "newapi_requests_total": _Metric("counter", "Finished requests.", ("route", "status", "end")),
+    "newapi_rejected_total": _Metric("counter", "Requests refused before any upstream call.", ("reason",)),
+    "newapi_request_seconds": _Metric("histogram", "From arrival to the end of the answer.", (), _SECONDS),
+    "newapi_ttft_seconds": _Metric("histogram", "From arrival to the first content.", (), _SECONDS),
+    "newapi_inflight": _Metric("gauge", "Requests being served."),
+    "newapi_tokens_total": _Metric("counter", "Tokens as billed.", ("model", "kind")),
+    "newapi_quota_total": _Metric("counter", "Quota units charged (500000 are 1 USD).", ("model", "channel")),
+    "newapi_attempts_total": _Metric("counter", "Upstream attempts.", ("channel", "outcome")),
+    "newapi_limited_total": _Metric(
         "counter", "Requests and attempts that found a limit reached.", ("scope", "name", "limit")
     ),
-    "newapi_limit_used": Metric("gauge", "What each limit has taken now.", ("scope", "name", "limit")),
-    "newapi_channel_state": Metric("gauge", "0 closed, 1 half-open, 2 open, 3 disabled.", ("channel",)),
-    "newapi_config_reload_ok": Metric("gauge", "1 when the last load of the configuration succeeded."),
-    "newapi_config_reload_timestamp_seconds": Metric("gauge", "When the configuration in use was loaded."),
-    "newapi_ledger_commit_seconds": Metric("histogram", "One group commit.", (), _COMMITS),
-    "newapi_ledger_pending": Metric("gauge", "Ledger entries waiting for a commit."),
-    "newapi_skipped_frames_total": Metric("counter", "Upstream frames that could not be read."),
-    "newapi_bugs_total": Metric("counter", "Exceptions outside the failure tree; anything but 0 is a bug."),
+    "newapi_limit_used": _Metric("gauge", "What each limit has taken now.", ("scope", "name", "limit")),
+    "newapi_channel_state": _Metric("gauge", "0 closed, 1 half-open, 2 open, 3 disabled.", ("channel",)),
+    "newapi_config_reload_ok": _Metric("gauge", "1 when the last load of the configuration succeeded."),
+    "newapi_config_reload_timestamp_seconds": _Metric("gauge", "When the configuration in use was loaded."),
+    "newapi_ledger_commit_seconds": _Metric("histogram", "One group commit.", (), _COMMITS),
+    "newapi_ledger_pending": _Metric("gauge", "Ledger entries waiting for a commit."),
+    "newapi_tasks_total": _Metric("counter", "Tasks submitted, refused and finished.", ("channel", "outcome")),
+    "newapi_tasks_open": _Metric("gauge", "Tasks that are not finished.", ("channel",)),
+    "newapi_tasks_refunded_total": _Metric("counter", "Quota units given back for failed tasks.", ("channel",)),
+    "newapi_skipped_frames_total": _Metric("counter", "Upstream frames that could not be read."),
+    "newapi_bugs_total": _Metric("counter", "Exceptions outside the failure tree; anything but 0 is a bug."),
 }
 
 
@@ -185,6 +188,17 @@ def commit(seconds: float, pending: int) -> None:
     """A group commit took so long; so many entries wait for the next one."""
     _histograms["newapi_ledger_commit_seconds"].observe(seconds)
     _numbers["newapi_ledger_pending"][()] = pending
+
+
+def tasks(channel: str, outcome: str = "", *, refunded: int = 0, open: int | None = None) -> None:
+    """A task was submitted or refused, or has ended (success, failure, timeout) and `refunded` units came back with it;
+    or: so many are `open` now."""
+    if outcome:
+        _add(_numbers["newapi_tasks_total"], (channel, outcome), 1)
+    if refunded:
+        _add(_numbers["newapi_tasks_refunded_total"], (channel,), refunded)
+    if open is not None:
+        _numbers["newapi_tasks_open"][(channel,)] = open
 
 
 def skipped_frame() -> None:

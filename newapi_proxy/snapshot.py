@@ -120,8 +120,11 @@ class Snapshot:
         tokens: Mapping[bytes, Token],
         prices: PriceBook,
         aliases: Aliases | None = None,
+        parked: Sequence[Channel] = (),
     ) -> None:
+        """`parked`: channels that are switched off. Nothing is sent there but questions about what they have begun."""
         self.config = config
+        self.parked = tuple(parked)
         self.channels = tuple(channels)
         self.tokens = tokens
         self.prices = prices
@@ -293,7 +296,7 @@ def build(
     """The view of a configuration over the database's token rows; the file wins where both name a key.
 
     `channel_ids`: the database row of each channel; `saved`: which groups keys of the database may name; `inherited`:
-    names of the database's own channels. Channels of a type that this version cannot serve are left out.
+    names of the database's own channels.
     """
     by_digest = {row.digest: row for row in rows}
     groups = _group_ceilings(config)
@@ -302,14 +305,11 @@ def build(
     for token in config.tokens:
         digest = token_digest(token)
         tokens[digest] = _file_token(token, by_digest[digest], config.timezone, groups)
-    channels = [_channel(one, channel_ids[one.name]) for one in config.channels if one.enabled and _served(one)]
+    served = [(one.enabled, _channel(one, channel_ids[one.name])) for one in config.channels]
+    channels, parked = [one for on, one in served if on], [one for on, one in served if not on]
     channels = [msgspec.structs.replace(one, inherited=True) if one.name in inherited else one for one in channels]
     prices = book(config.prices, config.ratios, config.ratios_by_group())
-    return Snapshot(config, channels, tokens, prices, grouping.aliases)
-
-
-def _served(channel: ChannelConfig) -> bool:
-    return channel.type in ADAPTERS
+    return Snapshot(config, channels, tokens, prices, grouping.aliases, parked)
 
 
 def _channel(channel: ChannelConfig, id: int) -> Channel:

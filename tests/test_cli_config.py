@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from newapi_proxy import cli
-from newapi_proxy.adapters import ADAPTERS, UNSERVED
+from newapi_proxy.adapters import ADAPTERS
 from newapi_proxy.cli import output, schema
 from newapi_proxy.cli import settings as cli_settings
 from newapi_proxy.config import model
@@ -188,7 +188,7 @@ def test_schema_knows_every_key(capsys: pytest.CaptureFixture[str]) -> None:
         assert list(keys) == [field.name for field in msgspec.structs.fields(struct)]
         assert all(one.get("description") for one in keys.values())
         assert definitions[struct.__name__]["additionalProperties"] is False
-    assert set(definitions["Channel"]["properties"]["type"]["enum"]) == {*ADAPTERS, *UNSERVED}
+    assert set(definitions["Channel"]["properties"]["type"]["enum"]) == set(ADAPTERS)
     assert definitions["Channel"]["required"] == ["name", "type"]
 
 

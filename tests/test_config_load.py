@@ -379,20 +379,6 @@ def test_a_readable_file_with_secrets(tmp_path: Path) -> None:
     assert (warning.key, warning.line, warning.col) == ("database", 1, 11)
 
 
-def test_types_that_are_not_served(tmp_path: Path) -> None:
-    """Such a channel is warned of and left out; origins of the others stay with them."""
-    config, loaded = good(
-        tmp_path,
-        "channels:\n- {name: s, type: suno, key: k, models: [x], options: {any: thing}}\n"
-        "- {name: e, type: echo, models: [gpt-4o]}\n",
-    )
-    assert [one.name for one in config.channels] == ["e"]
-    assert loaded.origins["channels[0].name"].endswith("config.yaml:3")
-    assert [str(one).split(": ", 1)[1] for one in loaded.warnings] == [
-        "channels[0].type: channel type suno is not served by this version; the channel is left out"
-    ]
-
-
 @pytest.mark.parametrize("key", ["redis: redis://h", "reuse_port: true"])
 def test_what_one_process_has_no_use_for(tmp_path: Path, key: str) -> None:
     """Sharing is warned of where there is nobody to share with, and not on a server's database."""
@@ -405,12 +391,12 @@ def test_what_is_not_enforced_is_said(tmp_path: Path) -> None:
     """Parts that this version lacks are understood and warned of, key by key."""
     lines = warned(
         tmp_path,
-        "portal: {}\ntasks: {update: true}\n"
+        "portal: {}\n"
         "channels: [{name: e, type: echo, models: [gpt-4o]}]\n"
         "tokens: [{name: t, key: k, limits: {rpm: 1}, budget: {amount: $1, every: day}}]\n",
     )
     assert {line.split(": ")[0] for line in lines} == {
-        "portal", "tasks.update"
+        "portal"
     }  # fmt: skip
 
 

@@ -22,7 +22,7 @@ import pytest
 import yaml
 
 from newapi_proxy import log, metrics
-from newapi_proxy.adapters import ADAPTERS, UNSERVED
+from newapi_proxy.adapters import ADAPTERS
 from newapi_proxy.cli import COMMANDS
 from newapi_proxy.config.model import Config
 from tests.fakes.process import Daemon
@@ -80,7 +80,7 @@ def test_every_key_is_in_the_example() -> None:
 def test_every_type_is_in_the_example() -> None:
     """config.example.yaml has an example of every channel type, and none of a type that nobody knows."""
     shown = set(re.findall(r"^ *(?:# *)?(?:- )?type: ([\w-]+)", EXAMPLE, re.MULTILINE))
-    assert shown == set(ADAPTERS) | UNSERVED
+    assert shown == set(ADAPTERS)
 
 
 def test_metrics_table() -> None:

@@ -444,7 +444,7 @@ async def test_expect_continue(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def reads(call: Call) -> None:
         try:
-            body = await relay_routes._body(call, Share(place.edge.budget, 10))
+            body = await relay_routes.received(call, Share(place.edge.budget, 10))
         except ProxyError as error:
             place.edge.refuse(call, error)
             return
@@ -509,7 +509,7 @@ async def test_broken_chunks() -> None:
 
     async def reads(call: Call) -> None:
         try:
-            await relay_routes._body(call, Share(place.edge.budget, 10))
+            await relay_routes.received(call, Share(place.edge.budget, 10))
         except ProxyError as error:
             place.edge.refuse(call, error)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from newapi_proxy.adapters import ADAPTERS, UNSERVED
+from newapi_proxy.adapters import ADAPTERS
 from newapi_proxy.config import model
 from newapi_proxy.config.load import Loaded, read
 from tests.fakes.service_account import account
@@ -59,19 +59,14 @@ def test_each_channel_example(block: str, tmp_path: Path) -> None:
     """Without its comment signs each channel is valid; a type that is not served yet gives just that warning."""
     loaded = load(tmp_path, TEXT.replace(block, uncommented(block)))
     assert loaded.faults == ()
-    kind = re.findall(r"type: (\S+)", block)[0]
-    not_served = [one.message for one in loaded.warnings if "is not served" in one.message]
-    if kind in UNSERVED:
-        assert not_served == [f"channel type {kind} is not served by this version; the channel is left out"]
-    else:
-        assert not_served == []
+    assert [one.message for one in loaded.warnings if "is not served" in one.message] == []
     assert loaded.config is not None
-    assert len(loaded.config.channels) == (1 if kind in UNSERVED else 2)
+    assert len(loaded.config.channels) == 2
 
 
 def test_every_type_has_an_example() -> None:
     """All types, and no others."""
-    assert {"echo", *TYPES} == {*ADAPTERS, *UNSERVED}
+    assert {"echo", *TYPES} == {*ADAPTERS}
 
 
 def test_everything_at_once(tmp_path: Path) -> None:

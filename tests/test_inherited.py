@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from newapi_proxy.adapters import ADAPTERS, UNSERVED, numbers
+from newapi_proxy.adapters import ADAPTERS, numbers
 from newapi_proxy.config.inherited import Takeover, takeover
 from newapi_proxy.config.model import Channel, Override
 from newapi_proxy.secret import Secret
@@ -208,7 +208,7 @@ def test_every_number_has_one_meaning() -> None:
     for one_api in (False, True):
         for number in range(80):
             meant = numbers.kind(number, one_api)
-            assert meant is None or meant[0] in {*ADAPTERS, *UNSERVED}, number
+            assert meant is None or meant[0] in ADAPTERS, number
         for name in ADAPTERS:
             number = numbers.number(name, one_api)
             meant = numbers.kind(number, one_api)

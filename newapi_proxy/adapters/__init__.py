@@ -18,10 +18,12 @@ from newapi_proxy.adapters import (
     echo,
     gemini,
     jina,
+    midjourney,
     mistral,
     ollama,
     openai,
     presets,
+    suno,
     tei,
     vertex,
     voyage,
@@ -46,12 +48,12 @@ ADAPTERS: Final[Mapping[str, Adapter]] = {
     "jina": jina.ADAPTER,
     "voyage": voyage.ADAPTER,
     "tei": tei.ADAPTER,
+    "midjourney": midjourney.ADAPTER,
+    "midjourney-plus": midjourney.PLUS,
+    "suno": suno.ADAPTER,
     **{preset.name: preset for preset in presets.PRESETS},
 }
 """The providers that this version serves."""
-
-UNSERVED: Final = frozenset({"midjourney", "midjourney-plus", "suno"})
-"""Types that the configuration knows and this version does not serve."""
 
 _RESELLERS: Final[Mapping[int, str]] = {  # numbers whose channels are plain servers of the OpenAI format
     6: "https://api.openaimax.com",
@@ -65,15 +67,9 @@ _RESELLERS: Final[Mapping[int, str]] = {  # numbers whose channels are plain ser
     47: "",
     53: "https://llm.submodel.ai",
 }
-_UNSERVED_NUMBERS: Final[Mapping[int, str]] = {
-    2: "midjourney",
-    5: "midjourney-plus",
-    36: "suno",
-}
 
 BY_NUMBER: Final[Mapping[int, tuple[str, str]]] = {
     **{number: (adapter.name, adapter.base_url) for adapter in ADAPTERS.values() for number in adapter.numbers},
     **{number: ("openai", base_url) for number, base_url in _RESELLERS.items()},
-    **{number: (name, "") for number, name in _UNSERVED_NUMBERS.items()},
 }
 """New API's channel numbers (relay-and-billing 7.6): type name, served or not, and default base URL."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
@@ -22,6 +22,9 @@ from newapi_proxy.wire import sse
 from newapi_proxy.wire.multipart import Upload
 from newapi_proxy.wire.sse import Frame
 from newapi_proxy.wire.tree import Document
+
+if TYPE_CHECKING:
+    from newapi_proxy.adapters._tasks import Tasks  # which speaks of targets and requests itself
 
 UNOWNED: Final = "custom"  # `owned_by` of a model that no catalogue knows (relay-and-billing 1.2)
 Headers = Mapping[str, str]  # names in lower case
@@ -258,6 +261,7 @@ class Adapter(msgspec.Struct, frozen=True, kw_only=True):
     credential: Credential | None = None
     key_fault: Callable[[Secret], str | None] | None = None
     uploads: Uploads | None = None
+    tasks: Tasks | None = None
     tuned: Callable[[Any], tuple[Dialect, ...]] | None = None
     inherited: Callable[[Inherited], Meant] | None = None
     retry_400: bool = False

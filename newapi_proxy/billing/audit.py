@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Table, and_, case, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Table, and_, case, func, literal, or_, select
 
 from newapi_proxy.billing import budgets
+from newapi_proxy.billing.refunds import MARK
 from newapi_proxy.store.row import number, truth, words
 from newapi_proxy.store.schema import channels, ledger, logs, proxy_replies, proxy_tokens, tokens, users
 
-_STATES: Final = ("held", "settled", "voided")
+_STATES: Final = ("held", "settled", "voided", "refunded")
 
 
 def check(conn: Connection) -> list[str]:
@@ -29,13 +30,26 @@ def _rows(conn: Connection) -> Iterator[str]:
     odd = or_(
         ledger.c.state.not_in(_STATES),
         ledger.c.held < 0,
-        ledger.c.charged < 0,
+        and_(ledger.c.charged < 0, ledger.c.state != "refunded"),
         ledger.c.shortfall < 0,
         and_(ledger.c.state != "held", ledger.c.resolved_at.is_(None)),
-        and_(ledger.c.state != "settled", func.coalesce(ledger.c.charged, 0) != 0),
+        and_(ledger.c.state.not_in(("settled", "refunded")), func.coalesce(ledger.c.charged, 0) != 0),
     )
     for row in conn.execute(select(ledger.c.request_id, ledger.c.state).where(odd)):
         yield f"request {row.request_id}: its row is impossible for the state {row.state}"
+
+
+def _refunds(conn: Connection) -> Iterator[str]:
+    """O3: what was given back is what was charged, to the unit and to the same key; old charges are forgotten first."""
+    paid = ledger.alias("paid")
+    asked = (
+        select(ledger.c.request_id, ledger.c.charged, paid.c.charged.label("paid"))
+        .join(paid, literal(MARK) + paid.c.request_id == ledger.c.request_id)
+        .where(ledger.c.state == "refunded")
+        .where(or_(paid.c.charged + ledger.c.charged != 0, paid.c.token_id != ledger.c.token_id))
+    )
+    for row in conn.execute(asked):
+        yield f"{row.request_id}: {-row.charged} given back of {row.paid} charged"
 
 
 def _overdrawn(conn: Connection) -> Iterator[str]:
@@ -129,6 +143,7 @@ def _answered(conn: Connection) -> Iterator[str]:
 
 _CHECKS: Final[tuple[Callable[[Connection], Iterator[str]], ...]] = (
     _rows,
+    _refunds,
     _overdrawn,
     _conserved,
     _counted,

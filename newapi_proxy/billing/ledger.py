@@ -1,11 +1,11 @@
-"""Money moves here and nowhere else: hold, then settle or void; functions of a connection over batches.
+"""Money moves here and in `refunds` only: hold, then settle or void; functions of a connection over batches.
 
 Source: architecture-examples 4.6, reliability 2 and 3, decisions 6 to 8. Each function runs inside the caller's
 transaction, is safe to repeat and says what it did. A batch is done in few statements; where one of its members cannot
 be (a poor account, an id seen before), the batch is undone and its members are done one by one, in their order.
 
-For an account that is limited, at any time: what was put in = balance + open holds + charges. No balance goes below
-zero by what is done here, and no budget above its amount. Amounts are whole quota units.
+For an account that is limited, at any time: what was put in = balance + open holds + charges - refunds. No balance
+goes below zero by what is done here, and no budget above its amount. Amounts are whole quota units.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ _FINISH: Final = updating(
     lambda given: and_(ledger.c.request_id == given.id, _IS_HELD, ledger.c.held == given.held),
 )
 # A balance may only be lowered as far as it reaches, but a refund is never refused.
-_MOVE_TOKEN: Final = updating(
+MOVE_TOKEN: Final = updating(
     tokens,
     {"id": INT, "units": INT, "used": INT, "at": INT},
     lambda given: {
@@ -168,7 +168,7 @@ _MOVE_TOKEN: Final = updating(
     },
     lambda given: and_(tokens.c.id == given.id, _bears(given.units, tokens.c.remain_quota)),
 )
-_MOVE_USER: Final = updating(
+MOVE_USER: Final = updating(
     users,
     {"id": INT, "units": INT, "used": INT, "requests": INT},
     lambda given: {
@@ -178,7 +178,7 @@ _MOVE_USER: Final = updating(
     },
     lambda given: and_(users.c.id == given.id, _bears(given.units, users.c.quota)),
 )
-_MOVE_CHANNEL: Final = updating(
+MOVE_CHANNEL: Final = updating(
     channels,
     {"id": INT, "used": INT},
     lambda given: {"used_quota": _n(channels.c.used_quota) + given.used},
@@ -239,9 +239,9 @@ def _hold_alone(conn: Connection, one: Hold) -> Refusal | None:
     back.add(one.account.token_id, [window for window in one.windows if window.every in taken], -one.amount)
     back.run(conn)
     if "user" in taken:
-        _MOVE_USER.run(conn, [(one.account.user_id, one.amount, 0, 0)])
+        MOVE_USER.run(conn, [(one.account.user_id, one.amount, 0, 0)])
     if "token" in taken:
-        _MOVE_TOKEN.run(conn, [(one.account.token_id, one.amount, 0, one.at)])
+        MOVE_TOKEN.run(conn, [(one.account.token_id, one.amount, 0, one.at)])
     return refusal if refusal is not None and _unseen(conn, one.request_id) else "duplicate"
 
 
@@ -377,13 +377,13 @@ def _pay(conn: Connection, settlements: Sequence[Settlement], taken: Sequence[in
         _add(by_user, account.user_id, (rest if account.user_limited else 0, units, 1))
         by_channel[one.channel_id] = by_channel.get(one.channel_id, 0) + units
     at = settlements[-1].at
-    moved = _MOVE_TOKEN.run(conn, [(id, *sums, at) for id, sums in sorted(by_token.items())]) == len(by_token)
+    moved = MOVE_TOKEN.run(conn, [(id, *sums, at) for id, sums in sorted(by_token.items())]) == len(by_token)
     by_user.pop(0, None)
-    moved &= _MOVE_USER.run(conn, [(id, *sums) for id, sums in sorted(by_user.items())]) == len(by_user)
+    moved &= MOVE_USER.run(conn, [(id, *sums) for id, sums in sorted(by_user.items())]) == len(by_user)
     if fresh:
         moves.begin(conn)
     moved &= moves.run(conn)
-    _MOVE_CHANNEL.run(conn, sorted(by_channel.items()))
+    MOVE_CHANNEL.run(conn, sorted(by_channel.items()))
     logs.add(
         conn,
         [
@@ -431,8 +431,8 @@ def _return(conn: Connection, voids: Sequence[Void]) -> bool:
             _add(by_token, one.account.token_id, (one.held, 0))
         if one.held and one.account.user_limited:
             _add(by_user, one.account.user_id, (one.held, 0, 0))
-    _MOVE_TOKEN.run(conn, [(id, *sums, voids[-1].at) for id, sums in sorted(by_token.items())])
-    _MOVE_USER.run(conn, [(id, *sums) for id, sums in sorted(by_user.items())])
+    MOVE_TOKEN.run(conn, [(id, *sums, voids[-1].at) for id, sums in sorted(by_token.items())])
+    MOVE_USER.run(conn, [(id, *sums) for id, sums in sorted(by_user.items())])
     moves.run(conn)
     return True
 

@@ -24,6 +24,7 @@ COMMANDS: Final[dict[str, str]] = {  # command, which is its module's name here 
     "token": "clients' keys in the database",
     "channel": "upstream accounts in the database",
     "redeem": "redemption codes in the database",
+    "task": "Midjourney and Suno tasks",
     "prices": "what models cost",
     "usage": "who spent what",
     "explain": "the arithmetic behind one charge",

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection
 
-from newapi_proxy.billing import ledger
+from newapi_proxy.billing import ledger, refunds
 from newapi_proxy.billing.charge import told, usd
 from newapi_proxy.cli import output
 from newapi_proxy.cli.database import failed, use
@@ -40,6 +40,9 @@ def run(args: argparse.Namespace) -> int:
             return 0
         for line in _lines(record, detail):
             print(line)
+        back = ledger.explain(conn, f"{refunds.MARK}{record.request_id}")
+        if back is not None:
+            print(f"refunded {-back.charged} units at {_time(back.at)}: {back.reason}")
         if detail.get("attempts"):
             print()
             output.table(detail["attempts"], _ATTEMPT)

@@ -51,7 +51,7 @@ def schema() -> dict[str, Any]:
     definitions: dict[str, Any] = {}
     root = _schema(described(Config), definitions)
     channel = definitions[Channel.__name__]
-    channel["properties"]["type"]["enum"] = sorted({*adapters.ADAPTERS, *adapters.UNSERVED})
+    channel["properties"]["type"]["enum"] = sorted(adapters.ADAPTERS)
     channel["allOf"] = [
         {
             "if": {"properties": {"type": {"const": name}}, "required": ["type"]},

@@ -18,18 +18,9 @@ Priced = Callable[[str, str], bool]
 
 _UNENFORCED: Final[tuple[tuple[Path, str], ...]] = (  # shortened as versions learn them; "*" is any name or number
     (("portal",), "is not served by this version: no pages are mounted"),
-    (("tasks", "*"), "has no effect in this version: it serves no tasks"),
 )
 
 LOST: Final = "reaches no channel and model of this configuration"
-
-
-def _unserved(view: View) -> Iterator[Fault]:
-    """Types that are known and cannot be served."""
-    for index, channel in enumerate(view.config.channels):
-        if channel.type in view.unserved:
-            message = f"channel type {channel.type} is not served by this version; the channel is left out"
-            yield view.wrong(("channels", index, "type"), message)
 
 
 def _unenforced(view: View) -> Iterator[Fault]:
@@ -62,8 +53,7 @@ def _empty_channels(view: View) -> Iterator[Fault]:
 
 
 def _serving(view: View) -> list[tuple[int, Channel]]:
-    channels = enumerate(view.config.channels)
-    return [(i, one) for i, one in channels if one.enabled and one.type not in view.unserved]
+    return [(i, one) for i, one in enumerate(view.config.channels) if one.enabled]
 
 
 def _lost_tokens(view: View) -> Iterator[Fault]:
@@ -158,7 +148,7 @@ def _harmless(view: View, path: Path) -> bool:
         return False
 
 
-_ADVICE: Final[tuple[Rule, ...]] = (_unserved, _unenforced, _alone, _empty_channels, _lost_tokens)
+_ADVICE: Final[tuple[Rule, ...]] = (_unenforced, _alone, _empty_channels, _lost_tokens)
 
 
 def advice(view: View, priced: Priced | None, plain: Mapping[Path, Place], exposed: Iterable[str]) -> list[Fault]:

@@ -161,7 +161,7 @@ def _check(channel: Channel, options: type) -> None:
     except msgspec.ValidationError as error:
         raise _Fault(f"an option is wrong: {error}") from None
     groups: dict[str, float | Group] = dict.fromkeys(channel.groups, 1.0)
-    view = rules.View(Config(channels=(channel,), groups=groups), {}, _PLACE, adapters.ADAPTERS, adapters.UNSERVED)
+    view = rules.View(Config(channels=(channel,), groups=groups), {}, _PLACE, adapters.ADAPTERS)
     for fault in rules.apply(view, rules.CHANNEL_RULES):
         raise _Fault(f"{fault.key.partition('].')[2] or fault.key} {fault.message}")
 

@@ -50,13 +50,12 @@ def read(path: FilePath, environ: Mapping[str, str]) -> Loaded:
     tree = walk.walk(below.root, Config, environ)
     options, wrong = _options(tree.value, below.root, environ)
     config = msgspec.structs.replace(tree.value, groups={_DEFAULT_GROUP: 1.0, **tree.value.groups})
-    view = rules.View(config, tree.places, Place(str(path), 1, 1), adapters.ADAPTERS, adapters.UNSERVED)
+    view = rules.View(config, tree.places, Place(str(path), 1, 1), adapters.ADAPTERS)
     told = [*files.faults, *below.faults, *tree.faults, *wrong]
     faults = _sorted([*told, *rules.apply(view, rules.RULES, told)])
     warnings = _sorted([*below.warnings, *advice.advice(view, _priced(config, faults), tree.plain, files.exposed)])
     origins = {**tree.origins, **{path: origin for one in options.values() for path, origin in one.origins.items()}}
     config = _with_options(config, options)
-    config, origins = _served(config, origins)
     return Loaded(
         config=None if faults else config,
         faults=faults,
@@ -110,21 +109,6 @@ def _with_options(config: Config, options: Mapping[int, walk.Walked]) -> Config:
         given = {name: getattr(walked.value, name) for name in channels[index].options if hasattr(walked.value, name)}
         channels[index] = msgspec.structs.replace(channels[index], options=given)
     return msgspec.structs.replace(config, channels=tuple(channels))
-
-
-def _served(config: Config, origins: Mapping[Path, str]) -> tuple[Config, dict[Path, str]]:
-    """The configuration without channels of types that this version cannot serve; origins follow their channels."""
-    kept = [index for index, one in enumerate(config.channels) if one.type not in adapters.UNSERVED]
-    place = {old: new for new, old in enumerate(kept)}
-    moved: dict[Path, str] = {}
-    for path, origin in origins.items():
-        if len(path) > 1 and path[0] == "channels" and isinstance(path[1], int):
-            if path[1] in place:
-                moved[("channels", place[path[1]], *path[2:])] = origin
-        else:
-            moved[path] = origin
-    channels = tuple(config.channels[index] for index in kept)
-    return msgspec.structs.replace(config, channels=channels), moved
 
 
 def _priced(config: Config, faults: tuple[Fault, ...]) -> advice.Priced | None:

@@ -235,6 +235,9 @@ class Config(Struct, frozen=True):
     redis: Annotated[Secret | None, doc("only where several processes share one database; needs a restart")] = None
     include: Annotated[tuple[str, ...], doc("more files, globs relative to the file that names them")] = ()
     timezone: Annotated[str, doc("for quota windows and reports")] = "UTC"
+    public_url: Annotated[
+        str | None, doc("own address as clients see it, for links in answers; absent: the one a client asked")
+    ] = None
     trusted_proxies: Annotated[tuple[str, ...], doc("networks whose X-Forwarded-For is believed")] = ()
     admin: Annotated[Admin, doc("the management routes")] = Admin()
     relay: Annotated[Relay, doc("how a request is carried")] = Relay()

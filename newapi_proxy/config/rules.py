@@ -40,7 +40,6 @@ class View(msgspec.Struct, frozen=True):
     places: Mapping[Path, Place]
     root: Place
     adapters: Mapping[str, Adapter]
-    unserved: frozenset[str]
 
     def at(self, path: Path) -> Place:
         """The place of the value, or of what it would stand in."""
@@ -117,7 +116,7 @@ def _token_keys(view: View) -> Iterator[Fault]:
 
 def _channel_types(view: View) -> Iterator[Fault]:
     """Each channel's type exists."""
-    known = {*view.adapters, *view.unserved}
+    known = view.adapters
     for index, channel in enumerate(view.config.channels):
         if channel.type not in known:
             message = f"{channel.type!r} is no channel type" if channel.type else "is empty"
@@ -143,7 +142,9 @@ def _channel_keys(view: View) -> Iterator[Fault]:
 
 
 def _channel_addresses(view: View) -> Iterator[Fault]:
-    """base_url and proxy are addresses that can be called."""
+    """base_url, proxy and our own address are addresses that can be called."""
+    if view.config.public_url is not None and (wrong := addresses.url(view.config.public_url)):
+        yield view.wrong(("public_url",), wrong)
     for index, channel in enumerate(view.config.channels):
         if channel.base_url is not None and (wrong := addresses.url(channel.base_url)):
             yield view.wrong(("channels", index, "base_url"), wrong)

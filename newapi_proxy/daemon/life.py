@@ -24,7 +24,7 @@ from newapi_proxy import __version__, log, metrics
 from newapi_proxy.clock import SystemClock
 from newapi_proxy.config import load
 from newapi_proxy.config.model import Config
-from newapi_proxy.daemon import listen, notify, reload
+from newapi_proxy.daemon import listen, notify, polling, reload
 from newapi_proxy.daemon.drain import drain
 from newapi_proxy.daemon.following import follow
 from newapi_proxy.daemon.neighbours import meet, recover, watch
@@ -167,6 +167,7 @@ class Daemon:
         if database.shared:
             spawn(watch(database, self._clock, self._end), "neighbours")
         spawn(retain(house, self._end), "retention")
+        self._polling = spawn(polling.polling(house, self._end), "polling")
         spawn(tidy(database, self._clock, self._end), "tidy")
         reload.settle_memory(whole=True)
         self._watch()
@@ -223,6 +224,7 @@ class Daemon:
         for one in self._accepting:
             one.close()
         log.logger().info("draining", inflight=metrics.running(), uptime=self._uptime())
+        await polling.ended(self._polling)
         whole = await drain(self._house, self._servers, self._now)
         log.logger().info("drained", whole=whole)
         return DRAINED if whole else STOPPED

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Table, inspect, literal, select, table, text
 from sqlalchemy.schema import CreateColumn
 
 from newapi_proxy.errors import OurError
-from newapi_proxy.store import hourly, origin, resting, schema
+from newapi_proxy.store import hourly, origin, resting, schema, tasks
 
 
 def _origin(conn: Connection) -> None:
@@ -61,6 +61,11 @@ def _hourly_mark(conn: Connection) -> None:
     hourly.begin(conn)
 
 
+def _task_tables(conn: Connection) -> None:
+    """What a task needs beside its inherited row."""
+    _create(conn, tasks.TABLE)
+
+
 UPGRADES: Final[Sequence[tuple[str, Callable[[Connection], None]]]] = (
     ("origin", _origin),
     ("inherited_tables", _inherited_tables),
@@ -70,6 +75,7 @@ UPGRADES: Final[Sequence[tuple[str, Callable[[Connection], None]]]] = (
     ("budget_table", _budget_table),
     ("health_table", _health_table),
     ("hourly_mark", _hourly_mark),
+    ("task_tables", _task_tables),
 )
 
 

@@ -47,15 +47,27 @@ Action = Callable[["Edge", Call], Awaitable[None]]
 Failure = Callable[[ProxyError, str], bytes]
 
 
+class Part(msgspec.Struct, frozen=True):
+    """Routes that only some configurations have: `wanted` by this one?; `routes` imports what serves them."""
+
+    wanted: Callable[[Snapshot], bool]
+    routes: Callable[[], Iterable[Route[Action]]]
+
+
 class Edge:
     """What all connections share. `draining` is set once, by the daemon; `budget` is all bodies' memory, `disk` that of
     forms in files."""
 
     def __init__(
-        self, house: House, routes: Iterable[Route[Action]], failure: Failure, own: Mapping[str, Failure] | None = None
+        self,
+        house: House,
+        routes: Iterable[Route[Action]],
+        failure: Failure,
+        own: Mapping[str, Failure] | None = None,
+        parts: Iterable[Part] = (),
     ) -> None:
-        """`own`: the error bodies of patterns, and of unknown paths below a prefix that ends in a slash, that have
-        another format than `failure`'s."""
+        """`parts` are looked at where no route fits. `own`: the error bodies of patterns, and of unknown paths below a
+        prefix that ends in a slash, that have another format than `failure`'s."""
         self.house = house
         self.ids = inbound.Ids()
         self.keys = keys.Keys()
@@ -65,6 +77,8 @@ class Edge:
         self.disk = Budget(DISK)
         self.routes = tuple(routes)
         self._router = Router(self.routes)
+        self._parts = tuple(parts)
+        self._opened: dict[Part, Router[Action]] = {}
         self._failure = failure
         self._own = own or {}
 
@@ -73,6 +87,8 @@ class Edge:
         reply = arrival.reply
         path, query = split(arrival.target)
         match = self._router.find(path)
+        if match is None:
+            match = self._beyond(path)
         call = Call(arrival, match.tail if match else "", query, self._visit(arrival, path, match))
         reply.request_id = call.visit.request_id
         try:
@@ -89,6 +105,17 @@ class Edge:
             arrival.connection.transport.abort()  # a stream that broke off must look like one
             return CLOSED
         return KEPT if reply.keep_alive else CLOSED
+
+    def _beyond(self, path: str) -> Match[Action] | None:
+        """The match among the routes of optional parts that the configuration in use has."""
+        for part in self._parts:
+            if part.wanted(self.house.snapshot):
+                if part not in self._opened:
+                    self._opened[part] = Router(part.routes())
+                match = self._opened[part].find(path)
+                if match is not None:
+                    return match
+        return None
 
     def _visit(self, arrival: Arrival, path: str, match: Match[Action] | None) -> Visit:
         headers, house = arrival.headers, self.house

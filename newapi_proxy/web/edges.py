@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from newapi_proxy.relay.house import House
+from newapi_proxy.snapshot import Snapshot
 from newapi_proxy.surfaces import SURFACES
 from newapi_proxy.web import account_routes, models_routes, ops_routes, relay_routes
-from newapi_proxy.web.app import Edge, Failure
+from newapi_proxy.web.app import Action, Edge, Failure, Part
+from newapi_proxy.web.router import Route
 
 _OPENAI: Final = "/v1/chat/completions"
 _ANTHROPIC: Final = "/v1/messages"
@@ -27,7 +30,18 @@ def relay_edge(house: House) -> Edge:
     own |= dict.fromkeys(_GOOGLE, _failure(_GEMINI))
     own |= dict.fromkeys((account_routes.BALANCE, account_routes.CALLS), account_routes.plain)
     accounts = account_routes.routes(openai)
-    return Edge(house, [*relay_routes.routes(), *models, *accounts, *ops_routes.routes()], openai, own)
+    tasks = Part(_has_tasks, lambda: _task_routes(openai))
+    return Edge(house, [*relay_routes.routes(), *models, *accounts, *ops_routes.routes()], openai, own, [tasks])
+
+
+def _has_tasks(snapshot: Snapshot) -> bool:
+    return any(channel.adapter.tasks is not None for channel in (*snapshot.channels, *snapshot.parked))
+
+
+def _task_routes(failure: Failure) -> Iterable[Route[Action]]:
+    from newapi_proxy.web import task_routes  # nothing of it is loaded where no channel has tasks (decision 2)
+
+    return task_routes.routes(failure)
 
 
 def metrics_edge(house: House) -> Edge:

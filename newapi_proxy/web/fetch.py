@@ -80,7 +80,7 @@ class HttpFetcher:
         except TimeoutError:
             raise _refused(path, "it took too long") from None
         except _NotPublicError:
-            raise _refused(path, "the address is not a public one") from None
+            raise _refused(path, "the address is not a public one", blocked=True) from None
         except (aiohttp.ClientError, aiohttp.http_exceptions.HttpProcessingError, OSError, ValueError):
             raise _refused(path, "the server cannot be reached") from None
 
@@ -109,9 +109,9 @@ class HttpFetcher:
 async def _read(response: aiohttp.ClientResponse, path: str, limit: int) -> Fetched:
     """The body of a 200, whole."""
     if 300 <= response.status < 400:
-        raise _refused(path, "the server redirects, and redirects are not followed")
+        raise _refused(path, "the server redirects, and redirects are not followed", blocked=True)
     if response.status != 200:
-        raise _refused(path, f"the server answers with status {response.status}")
+        raise _refused(path, f"the server answers with status {response.status}", answered=response.status)
     if response.headers.get(hdrs.CONTENT_ENCODING, "identity").strip().lower() != "identity":
         raise _refused(path, "the server sends it in an encoding that was not asked for")
     if (response.content_length or 0) > limit:
@@ -132,21 +132,21 @@ async def _read(response: aiohttp.ClientResponse, path: str, limit: int) -> Fetc
 def _place(url: str, path: str, private: bool) -> URL:
     """The address, taken apart. Raises Unsupported for what is no plain address of a web server."""
     if len(url) > LONGEST or _CONTROL.search(url):
-        raise _refused(path, "this is not an address")
+        raise _refused(path, "this is not an address", blocked=True)
     try:
         place = URL(url)
         scheme, host, port = place.scheme, place.raw_host, place.port
     except ValueError:
         raise _refused(path, "this is not an address") from None
     if scheme not in ("http", "https") or not host:
-        raise _refused(path, "only http and https addresses are fetched")
+        raise _refused(path, "only http and https addresses are fetched", blocked=True)
     if place.raw_user is not None or place.raw_password is not None:
-        raise _refused(path, "the address may not hold a user or a password")
+        raise _refused(path, "the address may not hold a user or a password", blocked=True)
     if not private:
         if port not in PORTS:
-            raise _refused(path, "the port is not one of web servers")
+            raise _refused(path, "the port is not one of web servers", blocked=True)
         if _literal(host) and not public(host):
-            raise _refused(path, "the address is not a public one")
+            raise _refused(path, "the address is not a public one", blocked=True)
     return place
 
 
@@ -155,8 +155,17 @@ def _literal(host: str) -> bool:
     return ":" in host or host.replace(".", "").isdigit()
 
 
-def _refused(path: str, why: str) -> Unsupported:
-    return Unsupported(f"Error while downloading {path or 'a file'}: {why}.", path, "invalid_image_url")
+def _refused(path: str, why: str, *, blocked: bool = False, answered: int = 0) -> FetchError:
+    error = FetchError(f"Error while downloading {path or 'a file'}: {why}.", path, "invalid_image_url")
+    error.blocked, error.answered = blocked, answered
+    return error
+
+
+class FetchError(Unsupported):
+    """Why a file was not fetched. `blocked`: its address is none that may be asked; `answered`: the server's status."""
+
+    blocked = False
+    answered = 0
 
 
 class _NotPublicError(Exception):

@@ -112,7 +112,7 @@ def _relay(surface: Surface) -> Action:
             boundary = multipart.boundary(arrival.headers.get(hdrs.CONTENT_TYPE, "")) if forms else None
             data: bytes | multipart.Form
             if boundary is None:
-                data = await _body(call, share)
+                data = await received(call, share)
             else:
                 spool = Spool(body.Share(edge.disk, share.limit))
                 data = await _form(call, spool, boundary)
@@ -137,7 +137,7 @@ def _relay(surface: Surface) -> Action:
     return relay
 
 
-async def _body(call: Call, share: body.Share) -> bytes:
+async def received(call: Call, share: body.Share) -> bytes:
     """The body, inflated. Raises ClientError, OurError where memory is short, ConnectionError when the client left."""
     arrival = call.arrival
     headers, payload = arrival.headers, arrival.payload

@@ -22,14 +22,14 @@ _OPENAI_BETA: Final = "/v1beta/openai/"
 
 
 class Route(msgspec.Struct, Generic[T], frozen=True):
-    """A pattern such as `/v1/models/{id}`, with what serves each method."""
+    """A pattern such as `/v1/models/{id}`, or with a segment before that, with what serves each method."""
 
     pattern: str
     actions: Mapping[str, T]
 
 
 class Match(msgspec.Struct, Generic[T], frozen=True):
-    """A route and what stood for the braces in its pattern, decoded; slashes may be part of the last one."""
+    """A route and what stood for the last braces in its pattern, decoded; slashes may be part of it."""
 
     route: Route[T]
     tail: str = ""
@@ -40,7 +40,7 @@ class Router(Generic[T]):
 
     def __init__(self, routes: Iterable[Route[T]]) -> None:
         self._exact: dict[str, Route[T]] = {}
-        self._open: list[tuple[str, str, Route[T]]] = []
+        self._open: list[tuple[str, str, str, Route[T]]] = []
         merged: dict[str, Route[T]] = {}
         for route in routes:
             known = merged.get(route.pattern)
@@ -48,10 +48,12 @@ class Router(Generic[T]):
         for route in merged.values():
             before, brace, after = route.pattern.partition("{")
             if brace:
-                self._open.append((before, after.partition("}")[2], route))
+                between, _, rest = after.partition("}")[2].rpartition("{")
+                after = rest.partition("}")[2] if between else rest
+                self._open.append((before, between, after, route))
             else:
                 self._exact[route.pattern] = route
-        self._open.sort(key=lambda row: (len(row[0]), len(row[1])), reverse=True)
+        self._open.sort(key=lambda row: (len(row[0]), len(row[1]) + len(row[2])), reverse=True)
         self.find = lru_cache(maxsize=1024)(self._find)
 
     def _find(self, path: str) -> Match[T] | None:
@@ -62,11 +64,17 @@ class Router(Generic[T]):
             route = self._exact.get(form)
             if route is not None:
                 return Match(route)
-            for before, after, route in self._open:
+            for before, between, after, route in self._open:
                 tail = form[len(before) : len(form) - len(after)]
-                if form.startswith(before) and form.endswith(after) and tail:
-                    return Match(route, tail)
+                if form.startswith(before) and form.endswith(after) and tail and (rest := _behind(tail, between)):
+                    return Match(route, rest)
         return None
+
+
+def _behind(tail: str, between: str) -> str:
+    """What comes after one segment and `between`; "" where it does not look so, all of it where nothing is between."""
+    segment, _, rest = tail.partition(between) if between else ("", "", tail)
+    return "" if "/" in segment else rest
 
 
 def _forms(path: str) -> Iterable[str]:

@@ -1,0 +1,107 @@
+"""One question to a channel about its tasks: sent under a deadline, its answer whole and bounded.
+
+Knows what submissions, polls and look-ups share; nothing of what they say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from hashlib import sha256
+from typing import Final
+
+import msgspec
+
+from newapi_proxy.adapters.base import Outgoing, Target
+from newapi_proxy.clock import Clock
+from newapi_proxy.errors import UpstreamFailure
+from newapi_proxy.ports import Client, Interrupt
+from newapi_proxy.secret import Secret
+from newapi_proxy.snapshot import Channel
+from newapi_proxy.store.db import Database
+from newapi_proxy.wire import tree
+
+_DIGITS: Final = 16  # of a key's digest: enough to tell a channel's keys apart
+_NO_KEY: Final = Secret("")
+
+
+class Desk(msgspec.Struct, frozen=True):
+    """What submissions and polls share; `boot` names this run of the process in the ledger."""
+
+    db: Database
+    client: Client
+    clock: Clock
+    boot: str
+
+
+class Place(msgspec.Struct, frozen=True):
+    """A channel and the index of one of its keys."""
+
+    channel: Channel
+    key: int = 0
+
+    @property
+    def secret(self) -> Secret:
+        """The key itself."""
+        return self.channel.keys[self.key] if self.channel.keys else _NO_KEY
+
+    @property
+    def mark(self) -> str:
+        """What tells this key from the channel's others, through reloads, and says nothing of it."""
+        return sha256(self.secret.reveal().encode("utf-8", "surrogatepass")).hexdigest()[:_DIGITS]
+
+    def target(self, model: str, now: int) -> Target:
+        """Where a request goes."""
+        channel = self.channel
+        return Target(
+            channel=channel.name,
+            base_url=channel.base_url,
+            key=self.secret,
+            model=model,
+            options=channel.options,
+            now=now,
+        )
+
+
+def marked(channel: Channel, mark: str) -> Place:
+    """The channel with the key of that mark; its first key where it has no such one any more."""
+    places = [Place(channel, key) for key in range(len(channel.keys))]
+    return next((place for place in places if place.mark == mark), Place(channel))
+
+
+async def call(
+    desk: Desk, place: Place, outgoing: Outgoing, *, seconds: float, limit: int, connect: float
+) -> tuple[int, bytes]:
+    """Status and body of the answer. Raises UpstreamFailure: no answer, too late, more than `limit` bytes."""
+    channel, interrupt = place.channel, Interrupt()
+    late = asyncio.get_running_loop().call_later(seconds, interrupt.fire, _late(seconds))
+    try:
+        incoming = await desk.client.open(
+            _final(channel, outgoing), interrupt, connect_timeout=min(connect, seconds), proxy=channel.proxy
+        )
+        try:
+            return incoming.status, await incoming.whole(limit)
+        finally:
+            incoming.close()
+    finally:
+        late.cancel()
+
+
+def _late(seconds: float) -> UpstreamFailure:
+    return UpstreamFailure(
+        f"The upstream did not answer within {seconds:g} s.", status=504, kind="timeout", code="upstream_timeout"
+    )
+
+
+def _final(channel: Channel, outgoing: Outgoing) -> Outgoing:
+    """The request with the channel's own edits and headers."""
+    body = outgoing.body
+    if isinstance(body, dict):
+        for path, value in channel.override.set.items():
+            body = tree.put(body, path, value)
+        for path, value in channel.override.default.items():
+            body = tree.default(body, path, value)
+        for path in channel.override.remove:
+            body = tree.remove(body, path)
+        body = tree.encode(body)
+    headers = {**outgoing.headers, **{name.lower(): value for name, value in channel.headers.items()}}
+    return msgspec.structs.replace(outgoing, body=body, headers=headers)
