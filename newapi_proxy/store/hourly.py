@@ -55,11 +55,13 @@ def _step(conn: Connection, end: int) -> bool:
         since = 0  # the log was emptied, and its numbers begin anew
     rows = select(logs.c.id).where(logs.c.id > since, logs.c.id <= end).order_by(logs.c.id).limit(STEP).subquery()
     until = conn.execute(select(func.max(rows.c.id))).scalar()
-    if until is not None and options.flag(conn, "DataExportEnabled", True):
+    if until is None:
+        return False  # nothing is written where nothing has come
+    if options.flag(conn, "DataExportEnabled", True):
         for key, sums in _sums(conn, since, until).items():
             _add(conn, key, sums)
-    conn.execute(update(MARKS).where(MARKS.c.name == NAME).values(value=since if until is None else until))
-    return until is not None and until < end
+    conn.execute(update(MARKS).where(MARKS.c.name == NAME).values(value=until))
+    return bool(until < end)
 
 
 def _sums(conn: Connection, since: int, until: int) -> dict[_Key, list[int]]:
