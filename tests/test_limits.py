@@ -13,7 +13,7 @@ import pytest
 
 from newapi_proxy import metrics
 from newapi_proxy.billing.charge import hold_tokens
-from newapi_proxy.config.model import Channel, Group, Limits, Price, Relay, Token
+from newapi_proxy.config.model import Channel, Config, Group, Limits, Price, Relay, Token
 from newapi_proxy.daemon.view import joined
 from newapi_proxy.secret import Secret
 from newapi_proxy.snapshot import build
@@ -147,6 +147,17 @@ async def test_full_channels_are_passed_over(tmp_path: Path) -> None:
         assert idle(one)
 
 
+async def test_what_nobody_had_room_for_is_not_counted(tmp_path: Path) -> None:
+    """A request that found every channel full costs its key none of the requests it has."""
+    clock, crowd = Clock(), Crowd()
+    async with stage(tmp_path, (channel(limits=Limits(rpm=1)),), clock=clock, client=crowd, **token(rpd=2)) as one:
+        assert await many(one, 9) == {200: 1, 429: 8}
+        clock.pass_(60)
+        assert await many(one, 9) == {200: 1, 429: 8}
+        assert one.house.windows.used()[0].count == 2
+        assert idle(one)
+
+
 async def test_a_failed_attempt_leaves_its_slot_to_others(tmp_path: Path) -> None:
     """A channel that refused has neither slot nor tokens of it any more while the next one works."""
     crowd = Crowd(broken=("k-a",), held=True)
@@ -201,16 +212,15 @@ async def test_a_reload_keeps_what_was_counted(tmp_path: Path) -> None:
     async with stage(tmp_path, (channel(limits=Limits(rpm=9)),), clock=Clock(), client=crowd, **token(rpm=3)) as one:
         running = asyncio.ensure_future(one.ask(**ASK))
         await crowd.until(1)
-        config = one.house.snapshot.config
-        fresh = type(config)(
-            prices={"*": Price(input=1)},
-            channels=(channel(limits=Limits(concurrency=1)),),
-            tokens=(Token(name="t", key=Secret("sk-other"), limits=Limits(rpm=2)),),
-        )
-        rows = await one.house.db.write(lambda conn, _: [joined(conn, fresh, 1)], None)
-        one.house.snapshot = build(fresh, [row for row in rows.tokens if row.name == "t"], rows.channel_ids)
-        assert code(await one.ask(**ASK)) == "rate_limit_exceeded"  # the channel's one slot is in use
-        assert "requests per minute" in orjson.loads((await one.ask(**ASK)).body)["error"]["message"]
+        for rpm, words in ((2, "1 requests at the same time"), (1, "1 requests per minute")):
+            fresh = Config(
+                prices={"*": Price(input=1)},
+                channels=(channel(limits=Limits(concurrency=1)),),
+                tokens=(Token(name="t", key=Secret("sk-other"), limits=Limits(rpm=rpm)),),
+            )
+            rows = await one.house.db.write(lambda conn, items: [joined(conn, items[0], 1)], fresh)
+            one.house.snapshot = build(fresh, [row for row in rows.tokens if row.name == "t"], rows.channel_ids)
+            assert words in orjson.loads((await one.ask(**ASK)).body)["error"]["message"]
         crowd.answer()
         assert (await running).status == 200
         assert idle(one)

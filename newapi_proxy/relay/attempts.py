@@ -327,6 +327,7 @@ class Attempts:
             for key in range(max(1, len(channel.keys)))
         ]
         if self.stay.full:
+            self.stay.forgo()
             resting = (wait for wait in waits if wait > 0)
             return refused(self.stay.full, f"Every channel for the model {given.ask.model}", resting)
         return OurError(

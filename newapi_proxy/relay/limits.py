@@ -93,6 +93,12 @@ class Stay:
             if failure.upstream_status:
                 self._windows.correct(self._channel, 0)
 
+    def forgo(self) -> None:
+        """Nobody had room for the request: it is not one of those that the key and the group have."""
+        if self._own is not None:
+            self._windows.cancel(self._own)
+            self._own = None
+
     def used(self, usage: Usage) -> None:
         """What the request used in the end, in place of the estimate."""
         self._counted = True

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.reliability import allowance, departures, duplicates, kills, race, reloads, storm
+from tests.reliability import allowance, ceilings, departures, duplicates, kills, race, reloads, storm
 
 SEED = 20_241
 
@@ -38,6 +38,12 @@ async def test_budget(tmp_path: Path) -> None:
 async def test_duplicates(tmp_path: Path) -> None:
     """Of many copies under one idempotency key one is charged, and all see its bytes, over kills too (RF4)."""
     faults, summary = await duplicates.run(tmp_path, SEED, keys=24, copies=12, kills=3)
+    assert not faults, summary
+
+
+async def test_limits(tmp_path: Path) -> None:
+    """A crowd that runs into every kind of limit gets above none, and leaves no slot in use (RF28, RF3)."""
+    faults, summary = await ceilings.run(tmp_path, SEED, calls=1_000)
     assert not faults, summary
 
 
@@ -73,6 +79,13 @@ async def test_budget_at_length(tmp_path: Path, seed: int) -> None:
 async def test_duplicates_at_length(tmp_path: Path) -> None:
     """RF4 in full: a hundred copies of a thousand requests."""
     faults, summary = await duplicates.run(tmp_path, SEED, keys=1_000, copies=100, kills=50)
+    assert not faults, summary
+
+
+@pytest.mark.soak
+async def test_limits_at_length(tmp_path: Path) -> None:
+    """RF28 in full: ten thousand calls, and every limit is reached exactly."""
+    faults, summary = await ceilings.run(tmp_path, SEED, calls=10_000)
     assert not faults, summary
 
 
