@@ -141,6 +141,18 @@ async def test_large_windows_stay_small() -> None:
     assert memory.used() == []
 
 
+async def test_what_is_recalled_leaves_when_it_would_have() -> None:
+    """What was taken before the process began counts for the rest of its time, in the windows of its length."""
+    clock = Clock()
+    memory, limit = stand(clock), ceiling(rpm=4, rpd=100, tpm=50)
+    memory.recall(limit, MINUTE, [(70.0, 9, 9), (30.0, 2, 20), (10.0, 1, 10)])
+    await taken(memory, limit, tokens=20)
+    found = await full(memory, limit)
+    assert (found.limit, found.wait) == ("rpm", 30.0)
+    clock.pass_(30)
+    assert {one.limit: one.count for one in memory.used()} == {"concurrency": 1, "rpm": 2, "rpd": 1, "tpm": 30}
+
+
 async def test_idle_subjects_are_forgotten() -> None:
     """Names that configurations had once do not pile up."""
     clock = Clock()

@@ -28,6 +28,7 @@ from newapi_proxy.daemon import listen, notify, polling, reload
 from newapi_proxy.daemon.drain import drain
 from newapi_proxy.daemon.following import follow
 from newapi_proxy.daemon.neighbours import meet, recover, watch
+from newapi_proxy.daemon.recall import recall
 from newapi_proxy.daemon.redaction import hide
 from newapi_proxy.daemon.rests import Rests
 from newapi_proxy.daemon.retention import retain
@@ -38,6 +39,7 @@ from newapi_proxy.relay.health import Health
 from newapi_proxy.relay.house import House
 from newapi_proxy.spawn import spawn
 from newapi_proxy.store.db import Database
+from newapi_proxy.store.windows import Memory
 from newapi_proxy.web import edges
 from newapi_proxy.web.app import Edge
 from newapi_proxy.web.client import HttpClient
@@ -154,6 +156,8 @@ class Daemon:
         house.fetcher = HttpFetcher()
         self._house = house
         self._shared = await meet(house, self._config.redis)
+        if isinstance(house.windows, Memory):
+            await recall(house, house.windows)
         self._reloader = reload.Reloader(self._path, house, views, rests, self._first)
         self._edge, self._private = edges.relay_edge(house), edges.metrics_edge(house)
         self._servers = [

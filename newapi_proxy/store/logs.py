@@ -119,3 +119,39 @@ def spent(conn: Connection, since: int, until: int) -> list[Spent]:
         )
         for row in conn.execute(asked)
     ]
+
+
+class Past(msgspec.Struct, frozen=True, kw_only=True):
+    """Requests of one token through one channel within a step, the last of them at `at` (unix seconds)."""
+
+    at: int
+    token_id: int
+    group: str
+    channel_id: int
+    requests: int
+    tokens: int
+
+
+def past(conn: Connection, since: int, step: int) -> list[Past]:
+    """What was charged since then, added up by steps of so many seconds, the oldest first."""
+    begin = logs.c.created_at - logs.c.created_at % step
+    whose = (logs.c.token_id, logs.c.group, logs.c.channel_id)
+    used = func.coalesce(logs.c.prompt_tokens, 0) + func.coalesce(logs.c.completion_tokens, 0)
+    last = func.max(logs.c.created_at)
+    asked = (
+        select(*whose, last.label("last"), func.count().label("requests"), func.sum(used).label("tokens"))
+        .where(logs.c.type == CONSUME, logs.c.created_at >= since)
+        .group_by(*whose, begin)
+        .order_by(last)
+    )
+    return [
+        Past(
+            at=number(row.last),
+            token_id=number(row.token_id),
+            group=words(row.group),
+            channel_id=number(row.channel_id),
+            requests=number(row.requests),
+            tokens=number(row.tokens),
+        )
+        for row in conn.execute(asked)
+    ]

@@ -231,6 +231,18 @@ class Memory:
                 parts.append((window, window.add(now, amount), amount))
         return grant
 
+    def recall(self, ceiling: Ceiling, seconds: float, past: Sequence[tuple[float, int, int]]) -> None:
+        """What was taken before this process began: (seconds ago, requests, tokens), the oldest first.
+
+        Fills the windows of this length.
+        """
+        now = self._monotonic()
+        for window, rate in self._counter(ceiling).under:
+            if rate.seconds != seconds:
+                continue
+            for ago, requests, tokens in past:
+                window.add(now - max(0.0, ago), tokens if rate.tokens else requests)
+
     def _forget(self, now: float, wanted: Sequence[_Counter]) -> None:
         """Drops idle subjects; where most are busy the next look comes late, so that it costs little per request."""
         self._counters = {id: one for id, one in self._counters.items() if one in wanted or not one.idle(now)}
