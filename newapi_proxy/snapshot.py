@@ -32,6 +32,7 @@ from newapi_proxy.ir.ask import Kind, Thinking
 from newapi_proxy.secret import Secret
 from newapi_proxy.store.tokens import TokenRow, YamlToken
 from newapi_proxy.store.windows import Ceiling, Rate
+from newapi_proxy.surfaces.instructing import Mode
 
 FIXED: Final = ("listen", "reuse_port", "database", "durability", "redis", "metrics")  # a change needs a restart
 MOST_KNOWN: Final = 4096  # remembered look-ups: model names come from requests
@@ -68,6 +69,8 @@ class Channel(msgspec.Struct, frozen=True, kw_only=True):
     proxy: str | None = None
     options: Any = None
     thinking: Thinking | None = None
+    system_prompt: str | None = None
+    system_prompt_mode: Mode = "absent"
     inherited: bool = False  # its row in the database is another program's, who reads its status there
     ceilings: tuple[Ceilings, ...] = ()
 
@@ -333,6 +336,8 @@ def _channel(channel: ChannelConfig, id: int) -> Channel:
         status_code_mapping={int(status): int(value) for status, value in channel.status_code_mapping.items()},
         override=channel.override,
         headers=channel.headers,
+        system_prompt=channel.system_prompt,
+        system_prompt_mode=channel.system_prompt_mode,
         auto_disable=channel.auto_disable,
         first_token_timeout=channel.first_token_timeout,
         proxy=channel.proxy,

@@ -122,7 +122,10 @@ def test_setting_and_settings() -> None:
     assert (found.proxy, found.options["thinking_to_content"]) == ("socks5://127.0.0.1:1080", True)
     found = one(settings={"allow_service_tier": True, "disable_store": True})
     assert found.override.remove == ("inference_geo", "speed", "safety_identifier", "store")
-    assert "system prompt is not served" in told(setting={"system_prompt": "be brief"})
+    found = one(setting={"system_prompt": "be brief"})
+    assert (found.system_prompt, found.system_prompt_mode) == ("be brief", "absent")
+    assert one(setting={"system_prompt": "x", "system_prompt_override": True}).system_prompt_mode == "before"
+    assert one("one-api", system_prompt="be brief").system_prompt_mode == "replace"
     assert "API keys in place" in told(type=41, key=account(), other="r", settings={"vertex_key_type": "api_key"})
 
 

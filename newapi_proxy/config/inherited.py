@@ -23,6 +23,7 @@ from newapi_proxy.secret import Secret
 from newapi_proxy.store import channels
 from newapi_proxy.store.channels import ChannelRow
 from newapi_proxy.store.origin import Origin
+from newapi_proxy.surfaces.instructing import Mode
 from newapi_proxy.wire import tree
 
 _ENABLED: Final = channels.ENABLED
@@ -100,6 +101,7 @@ def _channel(row: ChannelRow, origin: Origin, options: Mapping[str, Mapping[str,
     means = _means(row, adapter, one_api, options.get(adapter.name, {}), settings)
     told += [f"{one} is not served" for one in means.unserved]
     own = {**means.options} | ({"thinking_to_content": True} if setting.get("thinking_to_content") is True else {})
+    prompt, mode = _prompt(row, setting)
     channel = Channel(
         name=row.name or str(row.id),
         type=adapter.name,
@@ -116,11 +118,11 @@ def _channel(row: ChannelRow, origin: Origin, options: Mapping[str, Mapping[str,
         override=_override(row, settings, told),
         headers={**means.headers, **_headers(row, told)},
         auto_disable=row.auto_ban,
+        system_prompt=prompt or None,
+        system_prompt_mode=mode,
         proxy=str(setting.get("proxy") or "").strip() or None,
         options=own,
     )
-    if setting.get("system_prompt") or row.system_prompt:
-        told.append("its system prompt is not served")
     if row.status == channels.AUTO_DISABLED:
         why = f" ({row.reason})" if row.reason else ""
         told.append(f"was disabled automatically{why}: `newapi-proxy channel enable` lets it serve again")
@@ -164,6 +166,13 @@ def _check(channel: Channel, options: type) -> None:
     view = rules.View(Config(channels=(channel,), groups=groups), {}, _PLACE, adapters.ADAPTERS)
     for fault in rules.apply(view, rules.CHANNEL_RULES):
         raise _Fault(f"{fault.key.partition('].')[2] or fault.key} {fault.message}")
+
+
+def _prompt(row: ChannelRow, setting: Mapping[str, Any]) -> tuple[str, Mode]:
+    """One API's replaces the client's; New API's stands in for none, or in front of the client's."""
+    if text := str(setting.get("system_prompt") or ""):
+        return text, "before" if setting.get("system_prompt_override") is True else "absent"
+    return row.system_prompt, "replace"
 
 
 def _object(text: str, column: str, told: list[str]) -> dict[str, Any]:

@@ -166,6 +166,11 @@ class Channel(Struct, frozen=True):
     model_mapping: Annotated[dict[str, str], doc("requested name: upstream's name")] = {}
     status_code_mapping: Annotated[dict[str, int], doc("upstream's status: the one to go on with")] = {}
     override: Annotated[Override, doc("edits of the upstream body")] = Override()
+    system_prompt: Annotated[str | None, doc("the channel's own system prompt")] = None
+    system_prompt_mode: Annotated[
+        Literal["absent", "before", "replace"],
+        doc("absent: where the client gives none; before its own; replace it"),
+    ] = "absent"
     headers: Annotated[dict[str, str], doc("additional request headers; {api_key} in a value is the key in use")] = {}
     auto_disable: Annotated[bool, doc("false: never parked, cooled down or disabled")] = True
     first_token_timeout: Annotated[Duration | None, doc("this channel's own; absent: relay.first_token_timeout")] = None

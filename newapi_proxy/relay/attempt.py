@@ -26,6 +26,7 @@ from newapi_proxy.relay.tagged import Tagged
 from newapi_proxy.secret import Secret
 from newapi_proxy.snapshot import Channel
 from newapi_proxy.surfaces.base import Face
+from newapi_proxy.surfaces.instructing import instructed
 from newapi_proxy.wire import tree
 from newapi_proxy.wire.multipart import Upload
 
@@ -75,6 +76,8 @@ def prepare(
     model = channel.upstream_model(ask.model)
     if channel.thinking is not None:
         ask = msgspec.structs.replace(ask, controls=wished(ask.controls, channel.thinking))
+    if channel.system_prompt and ask.kind == "chat" and not ask.count_only:
+        ask = instructed(ask, channel.system_prompt, channel.system_prompt_mode)
     dialect = dialect or speaks(channel.adapter, ask.dialect, model, ask.kind)
     if dialect is None:
         raise Unsupported(f"No format of channel type {channel.adapter.name} serves {model}.", "model")
