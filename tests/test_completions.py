@@ -90,7 +90,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"max_tokens": -1}, "max_tokens", "max_tokens is invalid"),
     ({"max_tokens": "9"}, "max_tokens", "must be a number"),
     ({"n": 0}, "n", "between 1 and 128"),
-    ({"best_of": 129}, "best_of", "between 1 and 128"),
+    ({"best_of": 129}, "best_of", "between 0 and 128"),
     ({"stop": [1]}, "stop.0", "must be a string"),
     ({"stream": "yes"}, "stream", "true or false"),
     ({"stream_options": {}}, "stream_options", "only allowed"),

@@ -50,6 +50,10 @@ _PATHS: Final[Mapping[str, Mapping[str, str]]] = {
 """Kind of endpoint → the types whose servers have it, and its path there."""
 
 
+_PACKING: Final = frozenset({"openai", "openrouter"})
+"""Types whose answers are handed on as they are where base64 was asked for; the others' numbers are packed here."""
+
+
 class Place(msgspec.Struct, frozen=True, kw_only=True):
     """Where a server has an endpoint, and how it is asked there."""
 
@@ -125,9 +129,11 @@ def _endpoint(
     return Endpoint(dialect=dialect, request=request, answer=answer, failure=place.failure)
 
 
-def embeddings(place: Place, make: Callable[[Ask, Target], Made] = native, *, tokens: bool = True) -> Endpoint:
-    """Embeddings of the OpenAI format there; `tokens`: takes token numbers."""
-    return msgspec.structs.replace(_endpoint(place, EMBEDDINGS, make, embedded), tokens=tokens)
+def embeddings(
+    place: Place, make: Callable[[Ask, Target], Made] = native, *, tokens: bool = True, packs: bool = False
+) -> Endpoint:
+    """Embeddings of the OpenAI format there; `tokens` and `packs` as in adapters.base.Endpoint."""
+    return msgspec.structs.replace(_endpoint(place, EMBEDDINGS, make, embedded), tokens=tokens, packs=packs)
 
 
 def rerank(place: Place, make: Callable[[Ask, Target], Made] = _listed) -> Endpoint:
@@ -142,7 +148,11 @@ def moderations(place: Place) -> Endpoint:
 
 def beside(name: str, auth: Callable[[Target], dict[str, str]], headers: Mapping[str, str]) -> dict[str, Any]:
     """The slots of a type's record for the endpoints that its servers have, by their names."""
-    made = {"embeddings": embeddings, "rerank": rerank, "moderations": moderations}
+    made: Mapping[str, Callable[[Place], Endpoint]] = {
+        "embeddings": lambda place: embeddings(place, packs=name in _PACKING),
+        "rerank": rerank,
+        "moderations": moderations,
+    }
     return {
         kind: made[kind](Place(url=_below(paths[name]), auth=auth, headers=headers))
         for kind, paths in _PATHS.items()

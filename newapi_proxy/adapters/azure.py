@@ -113,7 +113,7 @@ ADAPTER: Final = Adapter(
     numbers=(3,),
     options=AzureOptions,
     chat=(_CHAT, _RESPONSES, _PROMPTS),
-    embeddings=embeddings(Place(url=_at("embeddings"), auth=_auth, failed=_failed), _named),
+    embeddings=embeddings(Place(url=_at("embeddings"), auth=_auth, failed=_failed), _named, packs=True),
     by_bytes=file_urls,
     suffixes=named,
     inherited=_inherited,

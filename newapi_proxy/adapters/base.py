@@ -162,7 +162,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     A kind that is never streamed leaves `frames` and `reader` as they are. `batches`: the asks that one is sent as, one
     after the other, where the provider takes only so much at once; their answers are joined in that order. `instead`:
     what to try on the same channel where this endpoint failed so (an older server's). `tokens`: takes token numbers.
-    `raw`: a streamed answer is handed on as it comes whatever it looks like, a JSON document too.
+    `raw`: a streamed answer is handed on as it comes whatever it looks like, a JSON document too. `packs`: writes
+    vectors as base64 where it is asked to, so that what it answers is what the client gets.
     """
 
     dialect: str
@@ -176,6 +177,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     instead: Callable[[UpstreamFailure], Endpoint | None] | None = None
     tokens: bool = True
     raw: bool = False
+    packs: bool = False
 
 
 class Counting(Protocol):

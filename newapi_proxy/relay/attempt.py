@@ -18,7 +18,7 @@ from newapi_proxy.ir.ask import Ask
 from newapi_proxy.ir.events import Event
 from newapi_proxy.ir.suffix import wished
 from newapi_proxy.ports import Client, Incoming, Interrupt, Take
-from newapi_proxy.relay.batches import batched, joined
+from newapi_proxy.relay.batches import batched, joined, packs
 from newapi_proxy.relay.house import Given
 from newapi_proxy.relay.pipe import Heard, Pipe
 from newapi_proxy.relay.plan import Candidate
@@ -105,6 +105,7 @@ def prepare(
         created=given.at,
         rename=model != ask.model or channel.adapter.aliases,
         thinking_to_content=channel.options.thinking_to_content,
+        pack=ask.kind == "embeddings" and not packs(dialect),
     )
     if channel.options.think_tags and ask.kind == "chat":
         dialect = Tagged(dialect)

@@ -36,6 +36,11 @@ def raw(dialect: Dialect) -> bool:
     return isinstance(dialect, Endpoint) and dialect.raw
 
 
+def packs(dialect: Dialect) -> bool:
+    """Whether vectors come as base64 where they were asked for so."""
+    return isinstance(dialect, Endpoint) and dialect.packs
+
+
 def joined(answers: Sequence[tuple[Ask, Sequence[Event]]]) -> list[Event]:
     """The answers' events as those of one answer: places counted on, usage summed, at the end."""
     events: list[Event] = []

@@ -19,9 +19,9 @@ from newapi_proxy.surfaces._openai_fields import (
     model_in,
     number_in,
     object_in,
-    object_of,
     text_in,
     text_of,
+    usage_wanted,
     whole_in,
 )
 from newapi_proxy.wire import tree
@@ -58,14 +58,14 @@ def read(body: bytes, model: str) -> Ask:
         if check(sent, name) is not None:
             steering[name] = sent[name]
     # money is held for every answer that is made, those that `best_of` throws away included
-    alternatives = max(_choices(sent, "n"), _choices(sent, "best_of"))
+    alternatives = max(_choices(sent, "n"), _choices(sent, "best_of", 0))
     return Ask(
         dialect=DIALECT,
         model=model,
         tree=sent,
         size=len(body),
         stream=stream,
-        usage_wanted=_usage_wanted(sent, stream),
+        usage_wanted=usage_wanted(sent),
         turns=() if single is None else (_turn(single),),
         controls=Controls(
             max_tokens=_max_tokens(sent),
@@ -111,11 +111,11 @@ def _numbers(given: list[Any], path: str) -> list[Any]:
     return given
 
 
-def _choices(sent: Node, name: str) -> int:
+def _choices(sent: Node, name: str, least: int = 1) -> int:
     """How many answers a field asks for; 1 where it is absent."""
     count = whole_in(sent, name)
-    if count is not None and not 1 <= count <= MOST_CHOICES:
-        raise bad(f"{name} must be between 1 and {MOST_CHOICES}.", name)
+    if count is not None and not least <= count <= MOST_CHOICES:
+        raise bad(f"{name} must be between {least} and {MOST_CHOICES}.", name)
     return count or 1
 
 
@@ -135,17 +135,6 @@ def _stop(value: Any) -> tuple[str, ...]:
     return tuple(text_of(one, f"stop.{at}") for at, one in enumerate(list_of(value, "stop")))
 
 
-def _usage_wanted(sent: Node, stream: bool) -> bool:
-    """Whether the client asked for a usage chunk."""
-    options = sent.get("stream_options")
-    if options is None:
-        return False
-    wanted = flag_in(object_of(options, "stream_options"), "include_usage", "stream_options.")
-    if not stream:
-        raise bad("stream_options is only allowed when stream is true.", "stream_options")
-    return wanted or False
-
-
 def _own(sent: Node, several: bool) -> tuple[str, ...]:
     """What only the endpoint itself can do (A.2)."""
     found = ["prompt"] if several else []
@@ -153,7 +142,7 @@ def _own(sent: Node, several: bool) -> tuple[str, ...]:
         found.append("suffix")
     if flag_in(sent, "echo"):
         found.append("echo")
-    if _choices(sent, "best_of") > 1:
+    if _choices(sent, "best_of", 0) > 1:
         found.append("best_of")
     logprobs = sent.get("logprobs")
     if logprobs is True or (logprobs is not False and whole_in(sent, "logprobs") is not None):

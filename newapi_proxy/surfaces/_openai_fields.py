@@ -94,6 +94,17 @@ def model_in(sent: Node) -> str:
     return model
 
 
+def usage_wanted(sent: Node) -> bool:
+    """Whether a usage chunk is asked for; options without any word of a stream are refused (A.1.1)."""
+    options = sent.get("stream_options")
+    if options is None:
+        return False
+    wanted = flag_in(object_of(options, "stream_options"), "include_usage", "stream_options.")
+    if sent.get("stream") is None:
+        raise bad("stream_options is only allowed when stream is true.", "stream_options")
+    return wanted or False
+
+
 def cache_in(node: Node, path: str) -> CacheMark | None:
     """The `cache_control` mark or the explicit breakpoint of a part or a tool, None where there is neither."""
     value = node.get("cache_control")

@@ -23,6 +23,7 @@ from newapi_proxy.surfaces._openai_fields import (
     object_of,
     text_in,
     text_of,
+    usage_wanted,
     whole_in,
 )
 from newapi_proxy.wire import tree
@@ -92,7 +93,7 @@ def read(body: bytes, path_model: str = "") -> Ask:
             tree=sent,
             size=len(body),
             stream=stream,
-            usage_wanted=_usage_wanted(sent, stream),
+            usage_wanted=usage_wanted(sent),
             turns=_openai_parts.turns(list_of(messages, "messages")),
             controls=Controls(
                 max_tokens=_max_tokens(sent),
@@ -111,7 +112,7 @@ def read(body: bytes, path_model: str = "") -> Ask:
         tree=sent,
         size=len(body),
         stream=stream,
-        usage_wanted=_usage_wanted(sent, stream),
+        usage_wanted=usage_wanted(sent),
         turns=_openai_parts.turns(list_of(messages, "messages")),
         tools=tools,
         choice=_choice(sent, legacy),
@@ -136,16 +137,6 @@ def _rest(sent: Node) -> tuple[dict[str, Any], tuple[str, ...]]:
                 check(sent, name)
             steering[name] = value
     return steering, tuple(unknown)
-
-
-def _usage_wanted(sent: Node, stream: bool) -> bool:
-    options = sent.get("stream_options")
-    if options is None:
-        return False
-    wanted = flag_in(object_of(options, "stream_options"), "include_usage", "stream_options.")
-    if not stream:
-        raise bad("stream_options is only allowed when stream is true.", "stream_options")
-    return wanted or False
 
 
 def _tools(value: Any) -> tuple[Tool, ...]:

@@ -25,7 +25,7 @@ class Face(msgspec.Struct, frozen=True, kw_only=True):
 
     `model`: the name the client asked for. `rename`: upstream's name differs because the channel maps it, so it must
     not be shown. `id`, `created`: for answers without their own. `usage`: a local estimate of the prompt for formats
-    that tell it at the start (Anthropic's message_start).
+    that tell it at the start (Anthropic's message_start). `pack`: upstream does not write vectors as base64 itself.
     """
 
     model: str
@@ -34,6 +34,7 @@ class Face(msgspec.Struct, frozen=True, kw_only=True):
     rename: bool = False
     usage: Usage = Usage(source="none")
     thinking_to_content: bool = False
+    pack: bool = False
 
 
 class Writer(Protocol):

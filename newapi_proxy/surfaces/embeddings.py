@@ -84,7 +84,8 @@ def answer(ask: Ask, face: Face, events: Iterable[Event], usage: Usage) -> bytes
             model = event.model
     vectors.sort(key=lambda vector: vector.index)
     data = [
-        {"object": "embedding", "index": vector.index, "embedding": _written(ask, vector.values)} for vector in vectors
+        {"object": "embedding", "index": vector.index, "embedding": _written(ask, vector.values, True)}
+        for vector in vectors
     ]
     return tree.encode({"object": "list", "data": data, "model": model, "usage": usage_tree(usage)})
 
@@ -103,7 +104,7 @@ def same(ask: Ask, face: Face, body: Document, usage: Usage) -> bytes:
     told = node.get("usage")
     if type(told) is not dict or not {"prompt_tokens", "total_tokens"} <= told.keys():
         changes["usage"] = {**usage_tree(usage), **(told if type(told) is dict else {})}
-    data = [_row(ask, row, place) for place, row in enumerate(node["data"])]
+    data = [_row(ask, face, row, place) for place, row in enumerate(node["data"])]
     if any(one is not row for one, row in zip(data, node["data"], strict=True)):
         changes["data"] = data
     if node.get("object") != "list":
@@ -111,14 +112,14 @@ def same(ask: Ask, face: Face, body: Document, usage: Usage) -> bytes:
     return tree.encode({**node, **changes}) if changes else body.raw
 
 
-def _row(ask: Ask, row: Any, place: int) -> Any:
+def _row(ask: Ask, face: Face, row: Any, place: int) -> Any:
     """One entry: itself, or with what is missing, and its vector as the client wants it written."""
     if type(row) is not dict:
         return row
     changes: Node = {}
     values = row.get("embedding")
     if type(values) in (str, list):
-        written = _written(ask, values)
+        written = _written(ask, values, face.pack)
         if written is not values:
             changes["embedding"] = written
     if type(row.get("index")) is not int:
@@ -128,11 +129,11 @@ def _row(ask: Ask, row: Any, place: int) -> Any:
     return {**row, **changes} if changes else row
 
 
-def _written(ask: Ask, values: Any) -> Any:
-    """Numbers, or base64 where the client wants that. Other encodings, and what is no vector, stay as they are."""
+def _written(ask: Ask, values: Any, pack: bool) -> Any:
+    """Numbers, or base64 where the client wants that and it is ours to `pack`. What is neither stays as it is."""
     wanted = ask.tree.get("encoding_format")
     try:
-        if wanted == BASE64 and type(values) is not str:
+        if pack and wanted == BASE64 and type(values) is not str:
             return floats.packed(values)
         if type(values) is str and (wanted == "float" or not (wanted or _OWN & ask.tree.keys())):
             return floats.unpacked(values)
