@@ -92,7 +92,7 @@ class Keeping:
         self.settled = self.settled and status == OK  # an error in the answer's place: nothing is charged
         self._sink.whole(status, headers, body)
 
-    def answer(self, headers: Headers, last: bytes, at: int) -> Answer:
+    def answer(self, headers: Headers, last: bytes, at: int, *, status: int = OK) -> Answer:
         """What is kept from `at` (unix seconds) on: the stream with its last bytes, which are not out yet, or the whole
         answer, which is in `last`. The caller charges for it now."""
         self.settled = True
@@ -103,7 +103,7 @@ class Keeping:
             self._pack(last)
             body = b"".join([*self._pieces, self._packer.flush()]) if self._packer is not None else None
         else:
-            self._size = len(last)
+            self._status, self._size = status, len(last)
         return Answer(
             place=self._place,
             owner=self._owner,

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import re
 from base64 import urlsafe_b64encode
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from hashlib import sha256
 from typing import Final
 from urllib.parse import parse_qsl
@@ -18,7 +19,6 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from newapi_proxy.errors import ClientError, ProxyError
-from newapi_proxy.ir.ask import Ask
 from newapi_proxy.ports import Sink
 from newapi_proxy.relay import exchange
 from newapi_proxy.relay.house import House
@@ -40,34 +40,69 @@ _SANE: Final = re.compile(rf"[\x21-\x7e]{{1,{LONGEST}}}")
 _BOUNDARY: Final = re.compile(r"multipart/[^;]+;.*\bboundary=\"?([^\";]+)", re.IGNORECASE)
 
 
+class Told(msgspec.Struct, frozen=True):
+    """What the first request under the key was answered."""
+
+    found: replies.Found
+    body: bytes
+
+    def tell(self, record: Record, sink: Sink) -> None:
+        """The same bytes once more, noted as what they are."""
+        found = self.found
+        record.replay_of = found.owner
+        record.status = found.status
+        record.first_byte()
+        headers = [(name, value) for name, value in tree.lenient(found.headers.encode())]
+        headers.append(("idempotent-replayed", "true"))
+        if found.streamed:
+            sink.start(found.status, headers)
+            sink.end(self.body)
+        else:
+            sink.whole(found.status, headers, self.body)
+
+
 async def chat(
     house: House, visit: Visit, surface: Surface, body: bytes | Form, headers: Mapping[str, str], sink: Sink
 ) -> None:
     """Answers one request that brings an idempotency key; see exchange.chat."""
-    assert visit.token is not None
     try:
-        place = replies.Place(visit.token.account.token_id, _key(headers))
-        claim = replies.Claim(
-            request_id=f"{place.token_id}/{place.key}",
-            place=place,
-            owner=visit.request_id,
-            fingerprint=await fingerprint(visit, body, headers),
-            boot=house.boot,
-            at=int(house.clock.wall()),
-        )
-        found = await _claimed(house, claim)
-        if found is not None:
-            told = await _told(house, claim, found)
-            _tell(house, visit, _read(surface, body, headers), sink, found, told)
-            return
+        async with turn(house, visit, body, headers, sink) as mine:
+            if isinstance(mine, Keeping):
+                visit = msgspec.structs.replace(visit, keeping=mine)
+                await exchange.chat(house, visit, surface, body, headers, mine)
+                return
+        record = Record(visit, house.clock)
+        _named(record, surface, body, headers)
+        mine.tell(record, sink)
+        record.finish()
     except ProxyError as error:
         exchange.reject(house, visit, surface, sink, error)
+
+
+@asynccontextmanager
+async def turn(
+    house: House, visit: Visit, body: bytes | Form, headers: Mapping[str, str], sink: Sink
+) -> AsyncIterator[Keeping | Told]:
+    """The request's turn under its key: a sink that keeps what it is answered, where it may run, else what the first
+    one was answered. Leaving without a charge frees the key. Raises ProxyError for every other way to stand there."""
+    assert visit.token is not None
+    place = replies.Place(visit.token.account.token_id, _key(headers))
+    claim = replies.Claim(
+        request_id=f"{place.token_id}/{place.key}",
+        place=place,
+        owner=visit.request_id,
+        fingerprint=await fingerprint(visit, body, headers),
+        boot=house.boot,
+        at=int(house.clock.wall()),
+    )
+    found = await _claimed(house, claim)
+    if found is not None:
+        yield Told(found, await _kept(house, claim, found))
         return
-    kept = (visit.snapshot or house.snapshot).config.idempotency
-    keeping = Keeping(sink, place, visit.request_id, most=kept.max_answer, ttl=int(kept.ttl))
+    how = (visit.snapshot or house.snapshot).config.idempotency
+    keeping = Keeping(sink, place, visit.request_id, most=how.max_answer, ttl=int(how.ttl))
     try:
-        visit = msgspec.structs.replace(visit, keeping=keeping)
-        await exchange.chat(house, visit, surface, body, headers, keeping)
+        yield keeping
     finally:
         if not keeping.settled:
             _release(house, claim)
@@ -125,7 +160,7 @@ def _release(house: House, claim: replies.Claim) -> None:
     house.db.write(replies.release, claim, must=True).add_done_callback(noted)
 
 
-async def _told(house: House, claim: replies.Claim, found: replies.Found) -> bytes:
+async def _kept(house: House, claim: replies.Claim, found: replies.Found) -> bytes:
     """What the first request was answered. Raises ClientError where it was another, still runs, or was not kept."""
     if found.fingerprint != claim.fingerprint:
         message = "This idempotency key was used for another request."
@@ -152,27 +187,7 @@ async def _told(house: House, claim: replies.Claim, found: replies.Found) -> byt
     return await asyncio.get_running_loop().run_in_executor(None, unpacked, body, found.size)
 
 
-def _tell(house: House, visit: Visit, ask: Ask | None, sink: Sink, found: replies.Found, body: bytes) -> None:
-    """The same bytes once more, with a line that says so."""
-    record = Record(visit, house.clock)
-    if ask is not None:
-        record.asked(ask)
-    record.replay_of = found.owner
-    record.status = found.status
-    record.first_byte()
-    headers = [(name, value) for name, value in tree.lenient(found.headers.encode())]
-    headers.append(("idempotent-replayed", "true"))
-    if found.streamed:
-        sink.start(found.status, headers)
-        sink.end(body)
-    else:
-        sink.whole(found.status, headers, body)
-    record.finish()
-
-
-def _read(surface: Surface, body: bytes | Form, headers: Mapping[str, str]) -> Ask | None:
+def _named(record: Record, surface: Surface, body: bytes | Form, headers: Mapping[str, str]) -> None:
     """What is asked, for the line; the answer does not hang on it."""
-    try:
-        return read_asked(surface, body, headers)
-    except ProxyError:
-        return None
+    with suppress(ProxyError):
+        record.asked(read_asked(surface, body, headers))

@@ -22,7 +22,7 @@ from newapi_proxy.errors import ClientError, OurError, ProxyError, UpstreamFailu
 from newapi_proxy.ir.task import SUCCESS, Form, Reason, Submitted, Task
 from newapi_proxy.ir.usage import Usage
 from newapi_proxy.snapshot import Snapshot, Token, matches
-from newapi_proxy.store import logs, tasks
+from newapi_proxy.store import logs, replies, tasks
 from newapi_proxy.store.tasks import Job, Owner
 from newapi_proxy.tasks import books, moves
 from newapi_proxy.tasks.calls import Desk, Place, call, marked
@@ -35,7 +35,8 @@ _INPUT: Final = '{"input":""}'  # what New API keeps in the other table's proper
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """A submission and who makes it. `at` unix seconds; `priced`: the name that may have a price of its own."""
+    """A submission and who makes it. `at` unix seconds; `priced`: the name that may have a price of its own; `kept`:
+    from status and reply to what is told again under the client's idempotency key, if it sent one."""
 
     request_id: str
     work: Tasks
@@ -46,6 +47,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     refusal: Callable[[Reason], ClientError]
     client_ip: str = ""
     priced: str = ""
+    kept: Callable[[int, bytes], replies.Answer] | None = None
 
 
 class Choice(Protocol):
@@ -121,6 +123,8 @@ async def submit(desk: Desk, asked: Asked, choice: Choice) -> Done:
     job = _job(asked, place, submitted, origin)
     charged = submitted.accepted and due.units > 0
     end = _settlement(asked, hold, place, job, price, due) if charged else _voided(hold, "not charged")
+    if isinstance(end, ledger.Settlement) and asked.kept is not None:
+        end = msgspec.structs.replace(end, answer=asked.kept(submitted.status, submitted.reply))
     units = await _written(desk, asked, books.Close(
         request_id=asked.request_id, end=end, job=job, platform=asked.work.platform
     ), accepted=submitted.accepted)  # fmt: skip

@@ -19,16 +19,19 @@ from newapi_proxy.adapters._tasks import Tasks
 from newapi_proxy.errors import ClientError, OurError, ProxyError, UpstreamFailure
 from newapi_proxy.ir.task import SUCCESS, Form, Reason, Shelf
 from newapi_proxy.relay.limits import refused
+from newapi_proxy.relay.once import Told, turn
 from newapi_proxy.relay.record import Record, Visit
 from newapi_proxy.snapshot import Channel, Snapshot, Token
 from newapi_proxy.store import tasks
+from newapi_proxy.store.replies import Answer
 from newapi_proxy.store.windows import Full
 from newapi_proxy.surfaces import midjourney, suno
+from newapi_proxy.surfaces.base import PATH
 from newapi_proxy.tasks.calls import Desk, call, marked
 from newapi_proxy.tasks.submit import Asked, owner, submit
 from newapi_proxy.web import body, keys
 from newapi_proxy.web.app import Action, Call, Edge, Failure, wait
-from newapi_proxy.web.relay_routes import received
+from newapi_proxy.web.relay_routes import ONCE, received
 from newapi_proxy.web.router import Route
 from newapi_proxy.web.task_choice import Planned, serving
 from newapi_proxy.web.task_images import images
@@ -67,6 +70,7 @@ class Guest(msgspec.Struct, frozen=True):
 
 
 Serve = Callable[[Guest], Awaitable[None]]
+Kept = Callable[[int, bytes], Answer]
 
 
 def routes(openai: Failure) -> list[Route[Action]]:
@@ -134,21 +138,45 @@ async def _draw(guest: Guest) -> None:
         raise ClientError(
             "Invalid URL", status=404, kind="not_found", type="invalid_request_error", code="unknown_path"
         )
-    form = midjourney.read(route.removeprefix(_MODED).removeprefix("/mj"), await _body(guest), mode)
-    await _submit(guest, form, midjourney.PLATFORM, midjourney.refusal, midjourney.priced(form))
+    data = await _body(guest)
+    form = midjourney.read(route.removeprefix(_MODED).removeprefix("/mj"), data, mode)
+    priced = midjourney.priced(form)
+    await _once(guest, data, lambda kept: _submit(guest, form, midjourney.PLATFORM, midjourney.refusal, priced, kept))
 
 
 async def _sing(guest: Guest) -> None:
-    form = suno.read(guest.call.tail, await _body(guest))
-    await _submit(guest, form, suno.PLATFORM, suno.refusal)
+    data = await _body(guest)
+    form = suno.read(guest.call.tail, data)
+    await _once(guest, data, lambda kept: _submit(guest, form, suno.PLATFORM, suno.refusal, "", kept))
 
 
 async def _body(guest: Guest) -> bytes:
     return await received(guest.call, guest.share)
 
 
+async def _once(guest: Guest, data: bytes, work: Callable[[Kept | None], Awaitable[None]]) -> None:
+    """Does the work, or tells again what a submission under the same idempotency key was answered."""
+    headers = guest.call.arrival.headers
+    if ONCE not in headers or not guest.snapshot.config.idempotency.enabled:
+        await work(None)
+        return
+    reply = guest.call.arrival.reply
+    tail = {name.lower(): value for name, value in headers.items()} | {PATH: guest.call.tail}
+    async with turn(guest.edge.house, guest.visit, data, tail, reply) as mine:
+        if isinstance(mine, Told):
+            mine.tell(guest.record, reply)
+            return
+        at = guest.record.now()
+        await work(lambda status, answer: mine.answer((), answer, at, status=status))
+
+
 async def _submit(
-    guest: Guest, form: Form, platform: str, refusal: Callable[[Reason], ClientError], priced: str = ""
+    guest: Guest,
+    form: Form,
+    platform: str,
+    refusal: Callable[[Reason], ClientError],
+    priced: str,
+    kept: Kept | None,
 ) -> None:
     token, snapshot, record, house = guest.token, guest.snapshot, guest.record, guest.edge.house
     record.model = form.model
@@ -173,6 +201,7 @@ async def _submit(
         refusal=refusal,
         client_ip=guest.visit.client_ip,
         priced=priced,
+        kept=kept,
     )
     try:
         done = await submit(guest.desk, asked, choice)
