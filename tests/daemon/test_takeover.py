@@ -238,6 +238,7 @@ def test_channels_of_every_form_reach_their_provider(daemon: Start, upstream: Sc
             "key": "own",
             "models": "edited",
             "param_override": {"temperature": 0.5, "user": "house"},
+            "setting": {"system_prompt": "Be brief."},
             "header_override": {"X-Team": "blue", "X-Own": "{api_key}"},
         },
         {"type": 1, "key": "k", "models": "mapped", "status_code_mapping": {"404": "503"}, "name": ""},
@@ -259,8 +260,38 @@ def test_channels_of_every_form_reach_their_provider(daemon: Start, upstream: Sc
     headers = called("edited")
     assert (headers["x-team"], headers["x-own"]) == ("blue", "own")
     assert (upstream.last.body["temperature"], upstream.last.body["user"]) == (0.5, "house")
+    assert upstream.last.body["messages"][0] == {"role": "system", "content": "Be brief."}
     line = running.wait(lambda line: line.get("model") == "edited")
     assert (line["channel"], line["group"], line["quota"]) == ("#3", "vip", 55)  # (100 + 10) x ratio 1 x group 0.5
     upstream.says(Say(status=404))
     assert ask(running.url, model="mapped", headers=BEARER)[0] == 503
     assert running.wait(lambda line: line.get("model") == "mapped")["channel"] is None
+
+
+def test_the_other_program_goes_on_with_the_file(daemon: Start, upstream: Scripted, tmp_path: Path) -> None:
+    """What we added is a column or a table more: its own statements work as before, also while we serve, and it sees
+    our charge; a second life of ours takes its changes up."""
+    file = tmp_path / "one-api.db"
+    installations.stand(file, "new-api", upstream.url)
+    running = daemon(CONFIG.format(file=file))
+    assert ask(running.url, model="gpt-4o", headers=BEARER)[0] == 200
+    ((spent,),) = found(file, "SELECT quota FROM logs WHERE user_id = 2 AND token_id = 1 AND id > 1")
+    change(file, "UPDATE users SET quota = quota - 100, used_quota = used_quota + 100 WHERE id = 2")
+    with sqlite3.connect(file, timeout=10) as raw:
+        insert = installations.insert
+        insert(
+            raw, "logs", {"user_id": 2, "created_at": 1_800_000_000, "type": 2, "model_name": "gpt-4o", "quota": 100}
+        )
+        insert(
+            raw, "channels", {"id": 9, "type": 1, "key": "new", "name": "new", "models": "o1", "base_url": upstream.url}
+        )
+        insert(raw, "abilities", {"group": "default", "model": "o1", "channel_id": 9, "enabled": 1})
+    raw.close()
+    assert running.stop() == 0
+    assert found(file, "PRAGMA integrity_check") == [("ok",)]
+    assert found(file, "SELECT quota FROM users WHERE id = 2") == [(1_000_000 - 100 - spent,)]
+    running.start()
+    assert ask(running.url, model="o1", headers=BEARER)[0] == 200
+    assert upstream.last.headers["authorization"] == "Bearer new"
+    assert command(running.config, "db", "check").returncode == 0
+    assert command(running.config, "usage", "--format", "csv").stdout.count("\n") == 3
