@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
 from sqlalchemy import Connection, select
 
-from newapi_proxy.billing import audit, budgets, ledger
+from newapi_proxy.billing import audit, budgets, ledger, refunds
 from newapi_proxy.billing.budgets import Every, Window
 from newapi_proxy.store import db, sqlite
+from newapi_proxy.store import logs as log_rows
 from newapi_proxy.store.schema import channels, logs, tokens, users
 from tests.fakes import money
 
@@ -208,7 +209,7 @@ BEGIN: Final = 1_774_652_000  # the night before the clocks go forward, of a Sat
 
 
 class Machine(RuleBasedStateMachine):
-    """Any order of holds, settlements, voids, recoveries, crashes, repetitions and clock jumps keeps the sums."""
+    """Holds, settlements, voids, refunds, recoveries, crashes, repetitions, clock jumps: any order keeps the sums."""
 
     holds = Bundle("holds")
 
@@ -221,6 +222,7 @@ class Machine(RuleBasedStateMachine):
         self.at = BEGIN
         self.used: Counter[tuple[int, str, int]] = Counter()
         self.holds: dict[str, ledger.Hold] = {}
+        self.refunded: set[str] = set()
         self.ended: set[str] = set()  # given back by a recovery: who is alive all the same may still charge
         with connected(self.path) as conn:
             self.accounts = money.people(conn, BALANCES)
@@ -298,6 +300,17 @@ class Machine(RuleBasedStateMachine):
                 self.state[one.request_id] = "voided"
                 self._spend(one, -one.amount)
 
+    @rule(ends=st.lists(holds, min_size=1, max_size=4), crash=st.booleans())
+    def refund(self, ends: list[ledger.Hold], crash: bool) -> None:
+        entry = log_rows.Entry(user_id=1, created_at=2000, type=log_rows.REFUND)
+        asked = [refunds.Refund(one.request_id, 2000, "test", entry) for one in ends]
+        answers = self._write(lambda conn: refunds.refund(conn, asked), crash)
+        for one, units in zip(ends, answers, strict=True):
+            assert not units or (self.state[one.request_id] == "settled" and one.request_id not in self.refunded)
+            if units and not crash:
+                self.refunded.add(one.request_id)
+                self._spend(one, -units)
+
     @rule()
     def crash_and_recover(self) -> None:
         self.conn.close()
@@ -318,7 +331,8 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def states(self) -> None:
         rows = self._write(lambda conn: conn.exec_driver_sql("SELECT request_id, state FROM ledger").all())
-        assert {id: state for id, state in rows} == self.state
+        back = {f"{refunds.MARK}{id}": "refunded" for id in self.refunded}
+        assert {id: state for id, state in rows} == self.state | back
 
     @invariant()
     def allowances(self) -> None:

@@ -104,3 +104,18 @@ def test_a_files_token_may_reach_the_databases_channels(tmp_path: Path) -> None:
     text = "channels: [{name: e, type: echo, models: [echo]}]\ntokens: [{name: t, key: sk-tttttt, models: [gpt-4o]}]\n"
     both = joined(tmp_path, text)
     assert not [one for one in both.loaded.warnings if "reaches no channel" in one.message]
+
+
+def test_drawing_switches_and_our_address(tmp_path: Path) -> None:
+    """New API's switches hold for the database's own channels; the address it is known by, where the file has none."""
+    found = saved({"MjNotifyEnabled": "true", "MjForwardUrlEnabled": "false", "MjModeClearEnabled": "perhaps"})
+    wanted = {"notify_hook": True, "forward_images": False}
+    assert found.options == {"midjourney": wanted, "midjourney-plus": wanted}
+    assert found.faults == ("the saved option MjModeClearEnabled is neither true nor false and is left out",)
+    assert saved({"ServerAddress": "http://localhost:3000"}).public_url is None
+    assert saved({"ServerAddress": "nowhere"}).public_url is None
+    both = joined(tmp_path, "public_url: https://ours\n", ServerAddress="https://theirs")
+    assert both.config.public_url == "https://ours"
+    theirs = joined(tmp_path, "channels: []\n", ServerAddress="https://theirs")
+    assert theirs.config.public_url == "https://theirs"
+    assert theirs.loaded.origins["public_url"] == DATABASE

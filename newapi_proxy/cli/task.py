@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
+import msgspec
 from sqlalchemy import Connection
 
 from newapi_proxy.billing import ledger, refunds
 from newapi_proxy.billing.charge import usd
 from newapi_proxy.cli import output
 from newapi_proxy.cli.database import failed, use
-from newapi_proxy.store import tasks
+from newapi_proxy.store import channels, tasks, tokens
 from newapi_proxy.store.tasks import Job
 
 MOST: Final = 50
@@ -46,13 +47,25 @@ def run(args: argparse.Namespace) -> int:
     return use(args, lambda conn: work(conn, args), write=False)
 
 
+class _Names(msgspec.Struct, frozen=True):
+    """Ids in words that people use; an id where nobody has a name for it."""
+
+    channels: Mapping[int, str]
+    tokens: Mapping[int, str]
+
+
+def _names(conn: Connection) -> _Names:
+    return _Names(channels.named(conn), {row.id: row.name for row in tokens.everything(conn)})
+
+
 def _list(conn: Connection, args: argparse.Namespace) -> int:
     if args.limit < 1:
         return failed("--limit must be above 0.")
     wanted = {name: text.upper() for name, text in (("status", args.status), ("action", args.kind)) if text}
     found = [job for shelf in tasks.shelves() for job in tasks.listed(conn, shelf, wanted, args.limit)]
     found.sort(key=_submitted, reverse=True)
-    output.rows([_row(conn, job) for job in found[: args.limit]], _COLUMNS, args.format)
+    names = _names(conn)
+    output.rows([_row(conn, job, names) for job in found[: args.limit]], _COLUMNS, args.format)
     return 0
 
 
@@ -63,7 +76,10 @@ def _show(conn: Connection, args: argparse.Namespace) -> int:
         found.append(paid)
     if not found:
         return failed(f"There is no task {args.id}.")
-    rows = [{**_row(conn, job), **_times(job), **{name: getattr(job.task, name) for name in _SHOWN}} for job in found]
+    names = _names(conn)
+    rows = [
+        {**_row(conn, job, names), **_times(job), **{name: getattr(job.task, name) for name in _SHOWN}} for job in found
+    ]
     if args.format == "json":
         output.json(rows)
         return 0
@@ -73,7 +89,7 @@ def _show(conn: Connection, args: argparse.Namespace) -> int:
     return 0
 
 
-def _row(conn: Connection, job: Job) -> dict[str, Any]:
+def _row(conn: Connection, job: Job, names: _Names) -> dict[str, Any]:
     task = job.task
     back = ledger.explain(conn, f"{refunds.MARK}{job.request_id}") if job.request_id else None
     return {
@@ -82,8 +98,8 @@ def _row(conn: Connection, job: Job) -> dict[str, Any]:
         "status": task.status,
         "progress": task.progress,
         "submitted": _moment(_submitted(job)),
-        "channel": task.channel_id,
-        "token": job.token_id,
+        "channel": names.channels.get(task.channel_id) or task.channel_id,
+        "token": names.tokens.get(job.token_id) or job.token_id,
         "quota": task.quota,
         "refunded": -back.charged if back is not None else 0,
         "request": job.request_id,

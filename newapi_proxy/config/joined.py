@@ -95,8 +95,12 @@ def _over(file: Config, found: Saved, origins: dict[str, str]) -> Config:
         if value is not None and not any(one.startswith(f"relay.{name}") for one in origins):
             relay[name] = value
             origins[f"relay.{name}"] = DATABASE
+    address = file.public_url or found.public_url
+    if address != file.public_url:
+        origins["public_url"] = DATABASE
     return msgspec.structs.replace(
         file,
+        public_url=address,
         groups={**file.groups, **groups},
         ratios=Ratios(**tables),
         relay=msgspec.structs.replace(file.relay, **relay),

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
+from newapi_proxy.config import addresses
 from newapi_proxy.config.units import QUOTA_PER_USD
 from newapi_proxy.wire import tree
 
@@ -19,6 +20,7 @@ Ratios = dict[str, dict[str, float]]
 
 _MOST: Final = 99  # RetryTimes; relay.max_attempts goes to 100
 _STATUSES: Final = range(100, 600)
+_UNCHANGED: Final = "http://localhost:3000"  # the address that New API begins with
 _NEVER: Final = (504, 524)  # New API's own exceptions (relay-and-billing 4.5)
 _TABLES: Final[Mapping[str, str]] = {
     "ModelRatio": "model_ratio",
@@ -35,7 +37,8 @@ _RATIOS: Final[Mapping[str, float]] = {"default": 1.0, "vip": 1.0, "svip": 1.0}
 
 
 class Saved(msgspec.Struct, frozen=True, kw_only=True):
-    """What the rows mean. `max_attempts` and `no_retry` None: not saved. `faults`: what was left out, in sentences.
+    """What the rows mean. `max_attempts`, `no_retry` and `public_url` None: not saved. `faults`: what was left out, in
+    sentences.
 
     `usable`: groups that any user's keys may name; `autos`: those that the group `auto` stands for, in order;
     `between`: user's group → group of the key → ratio in place of that group's own. `options`: type → option defaults.
@@ -48,6 +51,7 @@ class Saved(msgspec.Struct, frozen=True, kw_only=True):
     between: Mapping[str, Mapping[str, float]] = {}
     max_attempts: int | None = None
     no_retry: tuple[int, ...] | None = None
+    public_url: str | None = None
     options: Mapping[str, Mapping[str, Any]] = {}
     faults: tuple[str, ...] = ()
 
@@ -59,6 +63,10 @@ def saved(rows: Mapping[str, str]) -> Saved:
     for key, (kind, name, read) in _OPTIONS.items():
         if (found := reading.object(key)) and (value := read(found)) is not None:
             options.setdefault(kind, {}).update({name: value} if name else value)
+    for key, (kinds, name) in _SWITCHES.items():
+        if (flag := reading.flag(key)) is not None:
+            for kind in kinds:
+                options.setdefault(kind, {})[name] = flag
     groups = reading.numbers("GroupRatio")
     usable = reading.object("UserUsableGroups")
     return Saved(
@@ -69,6 +77,7 @@ def saved(rows: Mapping[str, str]) -> Saved:
         between=reading.tables("GroupGroupRatio"),
         max_attempts=reading.attempts(),
         no_retry=reading.statuses("AutomaticRetryStatusCodes"),
+        public_url=reading.address("ServerAddress"),
         options=options,
         faults=(*reading.faults, *_unserved(rows)),
     )
@@ -137,6 +146,24 @@ class _Reading:
             self._wrong(key, "is no number above 0 and is left out")
         return found or None
 
+    def flag(self, key: str) -> bool | None:
+        """A switch, None where it is not saved."""
+        text = self._rows.get(key, "").strip().lower()
+        if text in ("", "true", "false"):
+            return text == "true" if text else None
+        self._wrong(key, "is neither true nor false and is left out")
+        return None
+
+    def address(self, key: str) -> str | None:
+        """An address that can be called, None where it is not saved, or still the one that nobody has changed."""
+        text = self._rows.get(key, "").strip()
+        if not text or text == _UNCHANGED:
+            return None
+        if wrong := addresses.url(text):
+            self._wrong(key, f"{wrong} and is left out")
+            return None
+        return text
+
     def attempts(self) -> int | None:
         """RetryTimes counts what comes after the first attempt."""
         text = self._rows.get("RetryTimes", "").strip()
@@ -192,6 +219,15 @@ _OPTIONS: Final[Mapping[str, tuple[str, str, Read]]] = {  # our type, its option
     "gemini.safety_settings": ("gemini", "safety_settings", _strings),
     "gemini.version_settings": ("gemini", "", _versions),
     "claude.default_max_tokens": ("anthropic", "default_max_tokens", _most_tokens),
+}
+
+_DRAWING: Final = ("midjourney", "midjourney-plus")
+_SWITCHES: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {  # our types and their option
+    "MjNotifyEnabled": (_DRAWING, "notify_hook"),
+    "MjAccountFilterEnabled": (_DRAWING, "account_filter"),
+    "MjModeClearEnabled": (_DRAWING, "clear_modes"),
+    "MjForwardUrlEnabled": (_DRAWING, "forward_images"),
+    "MjActionCheckSuccessEnabled": (_DRAWING, "check_success"),
 }
 
 _UNSERVED: Final[Mapping[str, tuple[str, str]]] = {  # switches whose meaning is not done here, where they are set so

@@ -203,3 +203,8 @@ def set_status(
         conn.execute(update(channels).where(channels.c.id == id).values(other_info=tree.dumps(info)))
     conn.execute(update(abilities).where(abilities.c.channel_id == id).values(enabled=status == ENABLED))
     return True
+
+
+def named(conn: Connection) -> dict[int, str]:
+    """Every channel's name by its id, the file's too."""
+    return {row.id: words(row.name) for row in conn.execute(select(channels.c.id, channels.c.name))}

@@ -71,7 +71,7 @@ _COLUMNS: Final[Mapping[Shelf, tuple[Table, Mapping[str, str]]]] = {  # field â†
 }
 _FIXED: Final = frozenset({"user_id", "channel_id", "task_id", "group", "action", "submit_time", "quota"})
 _NUMBERS: Final = frozenset({"user_id", "channel_id", "code", "quota", *_TIMES})
-_JSON: Final = frozenset({"data"})  # of which "" is none
+_JSON: Final = frozenset({"properties", "data"})  # of the shared table; "" is none
 
 
 class Owner(msgspec.Struct, frozen=True):
@@ -137,7 +137,7 @@ def _stored(table: Table, column: str, value: Any) -> Any:
     """The value as the column takes it: upstreams and clients write what they like, and it must not cost the row."""
     if not isinstance(value, str):
         return value
-    if column in _JSON and not value:
+    if not value and table is tasks and column in _JSON:
         return None
     return value.replace("\0", "\ufffd")[: getattr(table.c[column].type, "length", None)]
 
