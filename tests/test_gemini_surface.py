@@ -1018,3 +1018,24 @@ def test_depths_that_nobody_writes() -> None:
     events: list[Event] = [CallStarted(0, "c", "f"), CallDelta(0, text), Finished("stop")]
     assert said(written(events))[0]["functionCall"]["args"] == {"__raw_arguments__": text}
     assert whole(events)["candidates"][0]["content"]["parts"][0]["functionCall"]["args"] == {"__raw_arguments__": text}
+
+
+def test_pieces_of_a_stream_become_whole() -> None:
+    """A client that keeps a stream's pieces as parts, or as contents of their own, said one text and one thought."""
+    pieces: list[Any] = [
+        {"text": "H", "thought": True},
+        {"text": "m.", "thought": True},
+        {"text": "I l"},
+        {"text": "ook."},
+    ]
+    call = {"functionCall": {"name": "f", "args": {}}, "thoughtSignature": "c2ln"}
+    joined = [{"role": "model", "parts": [*pieces, call]}]
+    apart = [{"role": "model", "parts": [one]} for one in (*pieces, call)]
+    for history in (joined, apart):
+        user, turn = ask([{"role": "user", "parts": [{"text": "a"}, {"text": "b"}]}, *history]).turns
+        assert len(user.parts) == 2
+        thought, text, made = turn.parts
+        assert (thought, getattr(text, "text", "")) == (Reasoning(text="Hm."), "I look.")
+        assert isinstance(made, ToolCall)
+    signed = [{"text": "a", "thoughtSignature": "c2ln"}, {"text": "b"}, {"text": "", "thoughtSignature": "c2ln"}]
+    assert len(ask([{"role": "model", "parts": signed}]).turns[0].parts) == 3

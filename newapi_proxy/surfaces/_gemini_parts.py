@@ -7,7 +7,7 @@ B.11.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final, Literal
 
 import msgspec
@@ -88,7 +88,7 @@ def turns(given: Node, root: str) -> tuple[Turn, ...]:
             raise fault(f"{path}.role", "please use a valid role: user, model.")
         parts = tuple(_parts(content, path, calls))
         out.append(Turn(role=role, parts=parts or (Text(text=""),), path=path))
-    return tuple(_rejoined(out))
+    return tuple(_joined(_rejoined(out)))
 
 
 def _parts(content: Node, path: str, calls: _Calls) -> Iterator[Part]:
@@ -243,6 +243,39 @@ def _rejoined(told: list[Turn]) -> Iterator[Turn]:
         left = tuple(part for part in parts if part is not None)
         if left:
             yield msgspec.structs.replace(turn, parts=left)
+
+
+def _joined(told: Iterable[Turn]) -> Iterator[Turn]:
+    """The turns; what a stream cut a model's words into is whole again, since clients keep its pieces as they came."""
+    said: Turn | None = None  # the model's turn that may go on
+    for turn in told:
+        if turn.role != "assistant":
+            if said is not None:
+                yield said
+                said = None
+            yield turn
+            continue
+        parts = [] if said is None else list(said.parts)
+        for part in turn.parts:
+            whole = _whole(parts[-1], part) if parts else None
+            if whole is None:
+                parts.append(part)
+            else:
+                parts[-1] = whole
+        said = msgspec.structs.replace(turn if said is None else said, parts=tuple(parts))
+    if said is not None:
+        yield said
+
+
+def _whole(one: Part, other: Part) -> Part | None:
+    """Two pieces of one text or thought as one; None for what stands apart, as everything with a signature does."""
+    match one, other:
+        case Text(opaque=None, text=text), Text(opaque=None, text=more):
+            return msgspec.structs.replace(one, text=text + more)
+        case Reasoning(signature=None, text=text), Reasoning(signature=None, text=more):
+            return msgspec.structs.replace(one, text=text + more)
+        case _:
+            return None
 
 
 def _thought(part: Part) -> str:
