@@ -35,6 +35,8 @@ UPSTREAM_KEYS: Final = tuple(f"sk-canary-upstream-{name}-0123456789" for name in
 START: Final = {"rich": 500_000_000, "poor": 30_000}
 UNITS: Final = (1, 2, 0)  # quota units per input token, per output token, per call
 MAX_ATTEMPTS: Final = 3
+CHAT: Final = "/v1/chat/completions"
+MESSAGES: Final = "/v1/messages"  # the same in another language than upstream's
 
 CONFIG: Final = """\
 listen: 127.0.0.1:{port}
@@ -93,6 +95,7 @@ class Plan:
     leave: float | None
     copy: str = ""
     twice: bool = False
+    path: str = CHAT
 
     @property
     def sent(self) -> str:
@@ -102,7 +105,10 @@ class Plan:
     def body(self) -> dict[str, Any]:
         """What the client sends."""
         text = orjson.dumps([self.id, self.prompt, self.completion, self.pieces, self.pause, self.fault]).decode()
-        return clients.chat(MODEL, text, stream=self.stream, max_tokens=self.completion)
+        body = clients.chat(MODEL, text, stream=self.stream, max_tokens=self.completion)
+        if self.path == MESSAGES:
+            body.pop("stream_options", None)
+        return body
 
     def journal(self) -> dict[str, Any]:
         """What the oracle must know of it."""
@@ -129,6 +135,7 @@ def plan(seed: int, number: int, *, faults: bool = True) -> Plan:
         fault=fault if stream or fault != "cut" else "",
         leave=dice.uniform(0.001, 0.25) if leaves else None,
         twice=faults and dice.random() < 0.1,
+        path=dice.choices((CHAT, MESSAGES), (75, 25))[0],
     )
 
 
@@ -176,7 +183,7 @@ class World:
     async def send(self, session: ClientSession, one: Plan) -> clients.Answer:
         """Sends one request and keeps its answer."""
         headers = {"x-request-id": one.sent} | ({"idempotency-key": one.id} if one.copy else {})
-        url = f"{self.daemon.url}/v1/chat/completions"
+        url = f"{self.daemon.url}{one.path}"
         key = CLIENT_KEYS[one.token]
         answer = await clients.post(session, url, one.body(), key=key, headers=headers, leave=one.leave)
         self.answers[one.sent] = (one, answer)
@@ -220,9 +227,18 @@ def _answer(one: Plan, answer: clients.Answer) -> dict[str, Any]:
         "complete": answer.complete,
         "left": answer.left,
         "pieces": _pieces(answer),
-        "usage": answer.usage if answer.complete else None,
+        "usage": _usage(answer) if answer.complete else None,
         "leak": any(key.encode() in text for key in (*CLIENT_KEYS.values(), *UPSTREAM_KEYS)),
     }
+
+
+def _usage(answer: clients.Answer) -> dict[str, int] | None:
+    """The usage that the client saw, by one language's names."""
+    told = answer.usage
+    if not told or "input_tokens" not in told:
+        return told
+    cached = (told.get(f"cache_{kind}_input_tokens") or 0 for kind in ("read", "creation"))
+    return {"prompt_tokens": told["input_tokens"] + sum(cached), "completion_tokens": told["output_tokens"]}
 
 
 def _pieces(answer: clients.Answer) -> int:
