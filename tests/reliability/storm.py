@@ -163,7 +163,7 @@ class World:
     answers: dict[str, tuple[Plan, clients.Answer]] = field(default_factory=dict)
     settled: list[dict[str, Any]] = field(default_factory=list)
     stale: list[str] = field(default_factory=list)
-    up: asyncio.Event = field(default_factory=asyncio.Event)
+    up: asyncio.Event = field(default_factory=lambda: _set(asyncio.Event()))
 
     def reconfigure(self, text: str) -> None:
         """Replaces the configuration file at once."""
@@ -200,6 +200,11 @@ class World:
         _write(self.folder / "upstream.jsonl", [_call(call) for call in self.upstream.calls])
         _write(self.folder / "clients.jsonl", [_answer(one, answer) for one, answer in self.answers.values()])
         return oracle.check(oracle.read(self.folder))
+
+
+def _set(event: asyncio.Event) -> asyncio.Event:
+    event.set()
+    return event
 
 
 def _call(call: Call) -> dict[str, Any]:
@@ -263,7 +268,6 @@ async def world(folder: Path, text: str = "") -> AsyncIterator[World]:
         path.chmod(0o600)
         one = World(folder, upstream, Daemon(path, f"http://127.0.0.1:{port}", log=folder / "log.jsonl"))
         await one.start()
-        one.up.set()
         try:
             yield one
         finally:
