@@ -295,6 +295,30 @@ async def test_base64_of_every_provider(tmp_path: Path, name: str) -> None:
     assert vectors(got.body) == ([ONE, TWO] if way.channel.type in ("openai", "azure") else packed)
 
 
+@pytest.mark.parametrize("wanted", ["float", "base64", None])
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("type_", ["openai", "siliconflow"])
+async def test_large_answers(tmp_path: Path, type_: str, wanted: str | None, packed: bool) -> None:
+    """An answer too large to be read for nothing is told as a small one: its own bytes where they are what is wanted,
+    else written anew; usage is charged, or counted where it is missing."""
+    row = PACKED if packed else ONE
+    data = [{"object": "embedding", "index": number, "embedding": row} for number in range(6000)]
+    usage = {"prompt_tokens": 7, "total_tokens": 7}
+    asked = {"model": "asked", "input": "hello world", **({"encoding_format": wanted} if wanted else {})}
+    for told_usage, cost in ((usage, 7), (None, 2)):
+        answer = orjson.dumps({"object": "list", "model": "m", "data": data, "usage": told_usage, "new": 1})
+        assert len(answer) > 256 * 1024
+        async with stage(Path(mkdtemp(dir=tmp_path)), (channel(type_, "asked"),), says(answer)) as made:
+            sink = await made.ask(EMBEDDINGS, **asked)
+            body = orjson.loads(sink.body)
+            right = PACKED if (packed or type_ != "openai") and wanted == "base64" else ONE
+            assert vectors(body) == [right] * 6000
+            assert body["new"] == 1
+            assert await charged(made) == body["usage"]["prompt_tokens"] == cost
+            if right == row and told_usage:
+                assert sink.body == answer
+
+
 async def test_base64_is_undone_for_who_wants_numbers(tmp_path: Path) -> None:
     """A server that answers base64 all the same is no reason for a client to get it."""
     row = {"object": "embedding", "index": 0, "embedding": PACKED}
@@ -521,6 +545,30 @@ async def test_ranks_by_jina(tmp_path: Path, top_n: int | None) -> None:
     assert got.sent == [{**QUERY, "model": "m", "own": True, **({"top_n": 1} if top_n else {})}]
     assert places(got.body) == [(1, 0.9), (0, 0.1)]
     assert (got.body["usage"]["prompt_tokens"], got.charged) == (9, 9)
+
+
+async def test_the_number_by_voyages_name(tmp_path: Path) -> None:
+    """A body of Voyage's names is served by others too."""
+    got = await told(tmp_path, channel("jina", "m"), [says(RANKS)], RERANK, **QUERY, top_k=1)
+    assert got.sent == [{**QUERY, "model": "m", "top_n": 1}]
+
+
+async def test_channels_without_the_endpoint_are_passed_over(tmp_path: Path) -> None:
+    """A model that two channels list goes to the one whose provider has the endpoint, also when the other comes first
+    in priority; a channel that fails gives way to the next that has it."""
+    many = (
+        msgspec.structs.replace(channel("anthropic", "m"), name="a", priority=9),
+        msgspec.structs.replace(channel("cohere", "m"), name="b", priority=5),
+        msgspec.structs.replace(channel("deepseek", "m"), name="c", priority=4),
+        msgspec.structs.replace(channel("jina", "m"), name="d", priority=1),
+    )
+    answer = {**OPENAIS, "data": OPENAIS["data"][:1], "usage": {"total_tokens": 4}}
+    async with stage(tmp_path, many, says({"message": "no"}, status=500), says(answer)) as made:
+        sink = await made.ask(EMBEDDINGS, model="asked", input="x")
+        assert vectors(orjson.loads(sink.body)) == [ONE]
+        urls = [one.sent.url for one in made.client.opened]
+        assert urls == ["https://h.example/v2/embed", "https://h.example/v1/embeddings"]
+        assert await charged(made) == 4
 
 
 async def test_documents_come_back_where_they_are_wanted(tmp_path: Path) -> None:

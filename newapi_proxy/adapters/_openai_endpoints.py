@@ -28,6 +28,7 @@ Made = tuple[Node, tuple[str, ...]]  # a body, and the names of what had to be l
 EMBEDDINGS: Final = "openai.embeddings"
 RERANK: Final = "rerank"
 MODERATIONS: Final = "openai.moderations"
+LARGE: Final = 256 * 1024  # bytes of an answer whose numbers are not read where nobody wants them
 _UNNAMED: Final = "text-moderation-stable"  # what a request without a model is routed as
 _LATEST: Final = "text-moderation-latest"  # and what is asked for it
 
@@ -176,8 +177,24 @@ def refusal(body: Document, name: str) -> Failed | None:
     return None
 
 
+class _Outline(msgspec.Struct):
+    """What a large answer says beside its vectors, for who hands these on unread."""
+
+    data: list[msgspec.Raw]
+    model: str | None = None
+    usage: dict[str, Any] | None = None
+    error: Any = None
+
+
+_OUTLINE: Final = msgspec.json.Decoder(_Outline)
+
+
 def embedded(ask: Ask, body: Document) -> Sequence[Event]:
-    """The events of an embeddings answer."""
+    """The events of an embeddings answer; a large one's vectors are left to who needs them."""
+    if len(body.raw) > LARGE and ask.dialect == EMBEDDINGS:
+        outline = body.outline(_OUTLINE)
+        if outline is not None and not outline.error:
+            return metered([Started(model=outline.model)], outline.usage)
     refused = refusal(body, "data")
     if refused is not None:
         return (refused,)

@@ -8,6 +8,7 @@ from newapi_proxy.adapters._openai_endpoints import Made, Place, edited, embeddi
 from newapi_proxy.adapters.base import Adapter, Target
 from newapi_proxy.adapters.openai import bearer, below
 from newapi_proxy.ir.ask import Ask
+from newapi_proxy.ir.matter import Rerank
 
 _NAMES: Final = {"encoding_format": "embedding_type"}
 
@@ -19,11 +20,19 @@ def _embed(ask: Ask, to: Target) -> Made:
     return {**body, "input": given if isinstance(given, list) else [given]}, dropped
 
 
+def _rank(ask: Ask, to: Target) -> Made:
+    """The number wanted has one name here, whatever the client calls it; none means all."""
+    matter = ask.matter
+    assert isinstance(matter, Rerank)
+    body, dropped = edited({"top_k": "", "top_n": ""})(ask, to)
+    return (body if matter.top_n is None else {**body, "top_n": matter.top_n}), dropped
+
+
 ADAPTER: Final = Adapter(
     name="jina",
     numbers=(38,),
     base_url="https://api.jina.ai",
     embeddings=embeddings(Place(url=below("/v1/embeddings"), auth=bearer), _embed, tokens=False),
-    rerank=rerank(Place(url=below("/v1/rerank"), auth=bearer)),
+    rerank=rerank(Place(url=below("/v1/rerank"), auth=bearer), _rank),
     owner="jina",
 )

@@ -218,9 +218,7 @@ def advance(conn: Connection, step: Step) -> bool:
     """
     job, task = step.job, step.task
     table, names = _COLUMNS[job.shelf]
-    ours = and_(
-        TABLE.c.request_id == job.request_id, TABLE.c.version == job.version, TABLE.c.open == 1
-    )
+    ours = and_(TABLE.c.request_id == job.request_id, TABLE.c.version == job.version, TABLE.c.open == 1)
     change = update(TABLE).where(ours)
     values = {"version": job.version + 1, "polled_at": step.at, "open": int(not task.done)}
     if conn.execute(change.values(**values)).rowcount != 1:
@@ -265,9 +263,7 @@ def _asked(shelf: Shelf, *, outer: bool = True) -> Select[Any]:
     table, names = _COLUMNS[shelf]
     columns: Iterable[Any] = [table.c.id, *(table.c[column].label(field) for field, column in names.items())]
     beside = [TABLE.c[name].label(f"our_{name}") for name in (*_OURS, "token_id")]
-    joined = table.join(
-        TABLE, and_(TABLE.c.shelf == shelf, TABLE.c.row_id == table.c.id), isouter=outer
-    )
+    joined = table.join(TABLE, and_(TABLE.c.shelf == shelf, TABLE.c.row_id == table.c.id), isouter=outer)
     return select(*columns, *beside).select_from(joined)
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+import msgspec
+
 from newapi_proxy.ir.ask import Ask, Controls
 from newapi_proxy.ir.events import Event, Started, Yielded
 from newapi_proxy.ir.matter import Embed, Vector
@@ -20,6 +22,7 @@ from newapi_proxy.wire.tree import Document
 
 DIALECT: Final = "openai.embeddings"
 BASE64: Final = "base64"
+LARGE: Final = 256 * 1024  # bytes of an answer that is looked over before its numbers are read
 _OWN: Final = frozenset({"embedding_type", "output_dtype"})  # other servers' names for how vectors are written
 
 
@@ -97,6 +100,8 @@ def usage_tree(usage: Usage) -> Node:
 
 def same(ask: Ask, face: Face, body: Document, usage: Usage) -> bytes:
     """A whole answer of this format: its own bytes where nothing must be changed or is missing."""
+    if len(body.raw) > LARGE and not face.rename and _complete(ask, face, body):
+        return body.raw
     node = body.tree
     changes: Node = {}
     if face.rename or type(node.get("model")) is not str:
@@ -110,6 +115,45 @@ def same(ask: Ask, face: Face, body: Document, usage: Usage) -> bytes:
     if node.get("object") != "list":
         changes["object"] = "list"
     return tree.encode({**node, **changes}) if changes else body.raw
+
+
+class _Vector(msgspec.Struct):
+    object: str
+    index: int
+    embedding: msgspec.Raw
+
+
+class _Whole(msgspec.Struct):
+    """An answer that lacks nothing, its vectors unread."""
+
+    object: str
+    model: str
+    usage: dict[str, Any]
+    data: list[_Vector]
+
+
+_WHOLE: Final = msgspec.json.Decoder(_Whole)
+
+
+def _complete(ask: Ask, face: Face, body: Document) -> bool:
+    """Whether a large answer is what the client wants as it stands, told without reading its numbers."""
+    whole = body.outline(_WHOLE)
+    if whole is None or whole.object != "list" or not {"prompt_tokens", "total_tokens"} <= whole.usage.keys():
+        return False
+    if not all(row.object == "embedding" for row in whole.data):
+        return False
+    texts = {bytes(memoryview(row.embedding)[:1]) == b'"' for row in whole.data}
+    return not (True in texts and _unpacked(ask)) and not (False in texts and face.pack and _packed(ask))
+
+
+def _packed(ask: Ask) -> bool:
+    return ask.tree.get("encoding_format") == BASE64
+
+
+def _unpacked(ask: Ask) -> bool:
+    """Whether the client wants numbers: it says so, or says nothing, not even in other servers' words."""
+    wanted = ask.tree.get("encoding_format")
+    return wanted == "float" or not (wanted or _OWN & ask.tree.keys())
 
 
 def _row(ask: Ask, face: Face, row: Any, place: int) -> Any:
@@ -131,11 +175,10 @@ def _row(ask: Ask, face: Face, row: Any, place: int) -> Any:
 
 def _written(ask: Ask, values: Any, pack: bool) -> Any:
     """Numbers, or base64 where the client wants that and it is ours to `pack`. What is neither stays as it is."""
-    wanted = ask.tree.get("encoding_format")
     try:
-        if pack and wanted == BASE64 and type(values) is not str:
+        if pack and type(values) is not str and _packed(ask):
             return floats.packed(values)
-        if type(values) is str and (wanted == "float" or not (wanted or _OWN & ask.tree.keys())):
+        if type(values) is str and _unpacked(ask):
             return floats.unpacked(values)
     except ValueError:
         pass

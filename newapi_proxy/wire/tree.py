@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
+import msgspec
 import orjson
 
 from newapi_proxy.errors import ClientError
+
+T = TypeVar("T")
 
 MAX_DEPTH: Final = 200  # deeper than any real request; a bound for everything that walks a tree
 _LONE: Final = re.compile(
@@ -65,6 +68,14 @@ class Document:
         if self._tree is _UNREAD:
             self._tree = lenient(self.raw)
         return self._tree
+
+    def outline(self, decoder: msgspec.json.Decoder[T]) -> T | None:
+        """The body as the decoder's struct, None where it does not fit. What the struct does not name, or has as
+        `msgspec.Raw`, is only skipped: of a large body a sixth of the time."""
+        try:
+            return decoder.decode(self.raw)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return None
 
 
 _UNREAD: Final = object()
