@@ -234,7 +234,7 @@ async def test_a_failure_frees_the_key(tmp_path: Path) -> None:
         assert await play.states() == ["kept"]
 
 
-async def test_the_client_leaves(tmp_path: Path) -> None:
+async def test_the_client_leaves(tmp_path: Path, lines: Any) -> None:
     """Who leaves in the middle finds the whole answer on coming back, charged as a whole."""
     async with playing(tmp_path, Script(*STREAM), Script(*STREAM)) as play:
         gone = await play.ask("left", sink=ListSink(leave_after=1), stream=True)
@@ -244,6 +244,8 @@ async def test_the_client_leaves(tmp_path: Path) -> None:
         assert again.body == stayed.body
         one, two = await play.charged()
         assert one == two > 0
+    ends = [(line["end"], line["quota"] > 0) for line in lines()]
+    assert ends == [("client_gone", True), ("ok", False), ("ok", True)]
 
 
 async def test_a_stream_that_broke(tmp_path: Path) -> None:

@@ -111,6 +111,8 @@ async def _answer(house: House, given: Given, sink: Sink, record: Record, attemp
         case Served():
             usage = record.usage if record.usage is not NOTHING else (outcome.heard.usage or NOTHING)
             _deliver(sink, record, outcome, *(last or _last(given, attempts, outcome, usage)))
+            if given.visit.keeping is not None and given.visit.keeping.left:
+                record.end = "client_gone"
         case Cut(failure=failure):
             record.failed(failure, record.status)
             sink.end((last or _last(given, attempts, outcome, NOTHING))[1])

@@ -61,6 +61,11 @@ class Keeping:
         return False
 
     @property
+    def left(self) -> bool:
+        """Whether the client has gone, for the line."""
+        return self._sink.departed
+
+    @property
     def full(self) -> bool:
         """See Sink; nobody waits for a client that has gone."""
         return self._sink.full and not self._sink.departed

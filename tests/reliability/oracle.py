@@ -16,7 +16,8 @@ O3  nothing stays held, no balance is below zero, nothing changes after it was s
 O4  the usage a client saw is upstream's, the log's and the ledger's
 O5  no request makes more attempts than allowed, none with one channel and key twice
 O6  no secret stands in the log, the database or an answer
-O7  copies of a request under one idempotency key are charged once among them, and see the same bytes
+O7  copies of a request under one idempotency key are charged once among them, and see the same bytes; an answer is kept
+    for each such charge, and for nothing else
 
 A client's row with a `key` is such a copy; the provider's journal knows all of them by that key.
 """
@@ -51,6 +52,7 @@ class Run:
     settled: list[Row]
     channels: dict[int, Row] = field(default_factory=dict)
     texts: dict[str, bytes] = field(default_factory=dict)
+    kept: dict[str, str] = field(default_factory=dict)
     budgets: list[Row] = field(default_factory=list)
 
     @cached_property
@@ -68,6 +70,7 @@ def read(folder: Path) -> Run:
         tokens = {row["id"]: dict(row) for row in conn.execute("SELECT * FROM tokens")}
         channels = {row["id"]: dict(row) for row in conn.execute("SELECT id, name, used_quota FROM channels")}
         logs = _grouped((dict(row) for row in conn.execute("SELECT * FROM logs WHERE type = 2")), "request_id")
+        kept = {row["owner"]: row["state"] for row in conn.execute("SELECT owner, state FROM proxy_replies")}
         budgets = [dict(row) for row in conn.execute("SELECT * FROM proxy_budgets")]
     files = [*folder.glob("newapi.db*"), *folder.glob("log*.jsonl"), *folder.glob("stderr*")]
     return Run(
@@ -80,6 +83,7 @@ def read(folder: Path) -> Run:
         settled=list(_lines(folder / "settled.jsonl")),
         channels=channels,
         texts={path.name: path.read_bytes() for path in files},
+        kept=kept,
         budgets=budgets,
     )
 
@@ -281,6 +285,12 @@ def _copies(run: Run) -> Iterator[str]:
             yield f"O7 the copies of {key} saw {len(seen)} different answers"
         if seen and not paid:
             yield f"O7 {key} was answered and not charged"
+        for id in paid:
+            if run.kept.get(id) not in ("kept", "large"):
+                yield f"O7 {id} is charged and its answer is {run.kept.get(id)}"
+    for id, state in run.kept.items():
+        if run.ledger.get(id, {}).get("state") != "settled":
+            yield f"O7 the answer of {id} is {state}, but it is not charged"
 
 
 def _secrets(run: Run) -> Iterator[str]:

@@ -139,6 +139,7 @@ def copied() -> oracle.Run:
     made.clients["one"] |= {"key": "k", "seen": "digest"}
     made.clients["copy"] = made.clients["one"] | {"id": "copy"}
     made.upstream["k"] = made.upstream.pop("one") * 2
+    made.kept["one"] = "kept"
     return made
 
 
@@ -148,7 +149,7 @@ def test_copies() -> None:
 
 
 def test_copies_that_are_charged_twice() -> None:
-    """A second charge under a key, a different answer, an answer without a charge are found (O7)."""
+    """A second charge under a key, a different answer, one without a charge or not kept for it are found (O7)."""
     twice = copied()
     twice.ledger["copy"] = twice.ledger["one"] | {"request_id": "copy"}
     assert "O7" in {fault[:2] for fault in oracle.check(twice)}
@@ -158,3 +159,9 @@ def test_copies_that_are_charged_twice() -> None:
     free = copied()
     free.ledger["one"] |= {"state": "voided", "charged": 0}
     assert "O7" in {fault[:2] for fault in oracle.check(free)}
+    lost = copied()
+    lost.kept.clear()
+    assert {fault[:2] for fault in oracle.check(lost)} == {"O7"}
+    stuck = copied()
+    stuck.kept["two"] = "open"
+    assert {fault[:2] for fault in oracle.check(stuck)} == {"O7"}
