@@ -1,4 +1,4 @@
-"""What the provider without a network says on other endpoints than chat: vectors, an order, a verdict.
+"""What the provider without a network says on other endpoints than chat: vectors, an order, a verdict, silence.
 
 Deterministic, so that what comes back can be checked by hand: a text's vector comes of its words, a document's score is
 the share of the query's words in it. Usage is words.
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import math
+import struct
+from collections.abc import Callable
 from typing import Any, Final
 
 from newapi_proxy.wire import floats, tree
@@ -16,6 +18,10 @@ Node = dict[str, Any]
 Answer = tuple[int, dict[str, str], bytes]
 
 DIMENSIONS: Final = 16
+RATE: Final = 8000  # samples of a second, one byte each
+_POINT: Final = (  # a PNG of one transparent point
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
+)
 _JSON: Final = {"content-type": "application/json"}
 
 
@@ -81,5 +87,38 @@ def _said(node: Node) -> Answer:
     return 200, dict(_JSON), tree.encode(node)
 
 
-ENDPOINTS: Final = {"/v1/embeddings": vectors, "/v1/rerank": order, "/v1/moderations": verdict}
+def pictures(body: Node) -> Answer:
+    """As many pictures as are asked for: one transparent point each."""
+    data: list[Node] = [{"b64_json": _POINT} for _ in range(int(body.get("n") or 1))]
+    usage = {"input_tokens": len(_words(body.get("prompt") or "")), "output_tokens": len(data)}
+    total = usage["input_tokens"] + usage["output_tokens"]
+    return _said({"created": 0, "data": data, "usage": {**usage, "total_tokens": total}})
+
+
+def sound(body: Node) -> Answer:
+    """Silence, a tenth of a second for each word, as a WAV file."""
+    samples = bytes([128]) * (RATE // 10 * len(_words(body["input"])))
+    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, RATE, RATE, 1, 8)
+    data = struct.pack("<4sI", b"data", len(samples)) + samples
+    head = struct.pack("<4sI4s", b"RIFF", 4 + len(form) + len(data), b"WAVE")
+    return 200, {"content-type": "audio/wav"}, head + form + data
+
+
+def heard(body: Node) -> Answer:
+    """What the client said it would hear: its prompt."""
+    return _said({"text": body.get("prompt") or "echo"})
+
+
+_PATHS: Final[dict[str, Callable[[Node], Answer]]] = {
+    "embeddings": vectors,
+    "rerank": order,
+    "moderations": verdict,
+    "images/generations": pictures,
+    "images/edits": pictures,
+    "images/variations": pictures,
+    "audio/speech": sound,
+    "audio/transcriptions": heard,
+    "audio/translations": heard,
+}
+ENDPOINTS: Final = {f"/v1/{path}": said for path, said in _PATHS.items()}
 """What answers on which path."""

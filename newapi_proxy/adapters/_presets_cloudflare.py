@@ -13,11 +13,13 @@ from urllib.parse import quote
 import msgspec
 
 from newapi_proxy.adapters._openai_stream import Reader, read_answer
-from newapi_proxy.adapters.base import Headers, Options, Outgoing, Target, join
-from newapi_proxy.adapters.openai import OpenAIChat
+from newapi_proxy.adapters.base import Endpoint, Headers, Options, Outgoing, Target, join
+from newapi_proxy.adapters.openai import OpenAIChat, bearer
 from newapi_proxy.errors import Unsupported, UpstreamFailure
 from newapi_proxy.ir.ask import Ask
-from newapi_proxy.ir.events import Event
+from newapi_proxy.ir.events import Event, Metered, TextDelta
+from newapi_proxy.ir.matter import Transcribe
+from newapi_proxy.ir.usage import Usage
 from newapi_proxy.wire import sse, tree
 from newapi_proxy.wire.sse import Frame
 
@@ -135,3 +137,30 @@ def _call(call: dict[str, Any], number: int) -> dict[str, Any]:
     if "function" in call:
         return call
     return {"index": number, "function": {"name": call.get("name"), "arguments": call.get("arguments")}}
+
+
+def _sound(ask: Ask, to: Target) -> Outgoing:
+    """The file's bytes alone. Raises Unsupported for what the model's address has no place for."""
+    assert isinstance(ask.matter, Transcribe)
+    assert ask.form is not None
+    if ask.matter.action != "transcriptions" or ask.answer_type or ask.stream:
+        raise Unsupported("This provider gives the plain words of a sound alone, as JSON.", "response_format")
+    file = ask.form.file("file")
+    assert file is not None, "a form without a file was refused"
+    dropped = tuple(name for name in ask.tree if name not in ("model", "response_format"))
+    headers = {"content-type": "application/octet-stream", **bearer(to)}
+    return Outgoing(url=run_url(to), body=file.read(), headers=headers, dropped=dropped)
+
+
+def _words(ask: Ask, body: tree.Document) -> Sequence[Event]:
+    """The words of `result`; without them it is a failure."""
+    node = body.tree
+    result = node.get("result") if isinstance(node, dict) else None
+    if not isinstance(result, dict) or not isinstance(result.get("text"), str):
+        return read_answer(body)
+    return (TextDelta(result["text"]), Metered(Usage(pieces=ask.pieces)))
+
+
+TRANSCRIPTION: Final = Endpoint(
+    dialect="cloudflare-transcription", request=_sound, answer=_words, failure=OpenAIChat().failure
+)

@@ -13,6 +13,7 @@ from newapi_proxy.adapters._inherited import Inherited, Meant
 from newapi_proxy.adapters._openai_completions import CHAT_ONLY, Completions
 from newapi_proxy.adapters._openai_draft import Draft
 from newapi_proxy.adapters._openai_endpoints import Place, edited, embeddings
+from newapi_proxy.adapters._openai_media import Site, images, speech, transcription
 from newapi_proxy.adapters._openai_models import named
 from newapi_proxy.adapters._openai_responses import OpenAIResponses
 from newapi_proxy.adapters.base import Adapter, Headers, Options, Target, join
@@ -108,12 +109,22 @@ def _named(ask: Ask, to: Target) -> tuple[dict[str, Any], tuple[str, ...]]:
     return body, dropped
 
 
+_MEDIA: Final = Site(
+    at=lambda to, path: _at(path)(to),
+    auth=_auth,
+    failed=_failed,
+    model=lambda to: to.model.replace(".", "") if to.options.strip_dots else to.model,
+)
+
 ADAPTER: Final = Adapter(
     name="azure",
     numbers=(3,),
     options=AzureOptions,
     chat=(_CHAT, _RESPONSES, _PROMPTS),
     embeddings=embeddings(Place(url=_at("embeddings"), auth=_auth, failed=_failed), _named, packs=True),
+    images=images(_MEDIA),
+    speech=speech(_MEDIA),
+    transcription=transcription(_MEDIA),
     by_bytes=file_urls,
     suffixes=named,
     inherited=_inherited,

@@ -14,6 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from newapi_proxy.adapters._echo_endpoints import ENDPOINTS
 from newapi_proxy.adapters._openai_endpoints import Place, embeddings, moderations, rerank
+from newapi_proxy.adapters._openai_media import Site, images, speech, transcription
 from newapi_proxy.adapters._tools import new_id
 from newapi_proxy.adapters.base import Adapter, Outgoing, Target
 from newapi_proxy.adapters.openai import OpenAIChat
@@ -173,6 +174,8 @@ def _place(path: str) -> Place:
     return Place(url=_at(path), auth=lambda to: {})
 
 
+_MEDIA: Final = Site(at=lambda to, path: _at(f"/v1/{path}")(to), auth=lambda to: {})
+
 ADAPTER: Final = Adapter(
     name="echo",
     key_required=False,
@@ -180,6 +183,9 @@ ADAPTER: Final = Adapter(
     embeddings=embeddings(_place("/v1/embeddings")),
     rerank=rerank(_place("/v1/rerank")),
     moderations=moderations(_place("/v1/moderations")),
+    images=images(_MEDIA),
+    speech=speech(_MEDIA),
+    transcription=transcription(_MEDIA),
     local=answer,
     owner="echo",
 )

@@ -21,6 +21,7 @@ from newapi_proxy.adapters._gemini_draft import DIALECT, Draft, Quirks
 from newapi_proxy.adapters._gemini_embedding import batch
 from newapi_proxy.adapters._gemini_media import by_bytes
 from newapi_proxy.adapters._gemini_models import suffixed
+from newapi_proxy.adapters._gemini_pictures import endpoint as pictures
 from newapi_proxy.adapters._inherited import Inherited, Meant
 from newapi_proxy.adapters.base import Adapter, Headers, Options, Outgoing, Target, join
 from newapi_proxy.errors import UpstreamFailure
@@ -152,13 +153,15 @@ def inherited(row: Inherited) -> Meant:
     return Meant(options=options)
 
 
+_CHAT: Final = GeminiChat()
 ADAPTER: Final = Adapter(
     name="gemini",
     numbers=(24,),
     base_url="https://generativelanguage.googleapis.com",
     options=GeminiOptions,
-    chat=(GeminiChat(),),
+    chat=(_CHAT,),
     embeddings=batch(model_url, key_header, model_path),
+    images=pictures(lambda ask, to: model_url(to), key_header, _CHAT.answer, lambda model: True),
     counting=GeminiCounting(),
     by_bytes=by_bytes,
     suffixes=suffixed,

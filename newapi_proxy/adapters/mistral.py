@@ -7,8 +7,9 @@ from typing import Any, Final
 
 from newapi_proxy.adapters._openai_draft import Draft
 from newapi_proxy.adapters._openai_endpoints import Place, edited, embeddings, moderations
+from newapi_proxy.adapters._openai_media import Site, transcription
 from newapi_proxy.adapters._tools import fitting_id
-from newapi_proxy.adapters.base import Adapter, Target
+from newapi_proxy.adapters.base import Adapter, Target, join
 from newapi_proxy.adapters.openai import OpenAIChat, Quirks, bearer, below
 from newapi_proxy.ir.ask import Ask
 
@@ -114,5 +115,6 @@ ADAPTER: Final = Adapter(
         tokens=False,
     ),
     moderations=moderations(Place(url=below("/v1/moderations"), auth=bearer)),
+    transcription=transcription(Site(at=lambda to, path: join(to.base_url, f"/v1/{path}"), auth=bearer)),
     owner="mistralai",
 )

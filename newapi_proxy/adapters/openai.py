@@ -16,6 +16,7 @@ from newapi_proxy.adapters import (
     _failures,
     _openai_completions,
     _openai_endpoints,
+    _openai_media,
     _openai_models,
     _openai_responses,
 )
@@ -274,6 +275,7 @@ def compatible(
         options=Options,
         chat=(first, *_native(name, first), *_legacy(name, first)),
         **_openai_endpoints.beside(name, first.auth, first.quirks.headers),
+        **_openai_media.beside(name, first.auth, first.quirks.headers),
         by_bytes=file_urls,
         suffixes=suffixes,
         owner=owner or name,

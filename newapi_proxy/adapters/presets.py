@@ -14,7 +14,7 @@ import msgspec
 from newapi_proxy.adapters._inherited import Meant
 from newapi_proxy.adapters._openai_draft import Draft, flatten, media, refuse_media
 from newapi_proxy.adapters._openai_endpoints import Place, embeddings
-from newapi_proxy.adapters._presets_cloudflare import CloudflareOptions, RunChat, compatible_url
+from newapi_proxy.adapters._presets_cloudflare import TRANSCRIPTION, CloudflareOptions, RunChat, compatible_url
 from newapi_proxy.adapters.base import Adapter, Dialect, Options, Target, join
 from newapi_proxy.adapters.openai import PATH, OpenAIChat, Quirks, bearer, below, compatible
 from newapi_proxy.errors import Unsupported
@@ -233,6 +233,7 @@ CLOUDFLARE: Final = Adapter(
     options=CloudflareOptions,
     chat=(_CLOUDFLARE,),
     embeddings=embeddings(Place(url=compatible_url("/v1/embeddings"), auth=bearer), tokens=False),
+    transcription=TRANSCRIPTION,
     tuned=_cloudflare,
     inherited=lambda row: Meant(options={**row.options, "account": row.other or str(row.config.get("user_id") or "")}),
     by_bytes=lambda medium, model: medium.kind != "video",

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import msgspec
 
 from newapi_proxy.adapters import _gemini_embedding as embedding
-from newapi_proxy.adapters import _gemini_failures, _vertex_claude, anthropic, gemini, openai
+from newapi_proxy.adapters import _gemini_failures, _gemini_pictures, _vertex_claude, anthropic, gemini, openai
 from newapi_proxy.adapters._anthropic_models import suffixed
 from newapi_proxy.adapters._anthropic_request import countable
 from newapi_proxy.adapters._embedding import split
@@ -353,6 +353,10 @@ def _embed_batches(ask: Ask, to: Target) -> Sequence[Ask]:
     return split(ask, 1 if _gemini_name(to.model).startswith("gemini-") else MOST_TEXTS)
 
 
+def _pictures_url(ask: Ask, to: Target) -> str:
+    return _gemini_url(_placed(ask, to, _gemini_name(to.model)))
+
+
 def _embeds_contents(model: str) -> bool:
     return model.startswith("gemini-embedding-") and not model.startswith("gemini-embedding-001")
 
@@ -375,6 +379,7 @@ ADAPTER: Final = Adapter(
         batches=_embed_batches,
         tokens=False,
     ),
+    images=_gemini_pictures.endpoint(_pictures_url, _auth, _GEMINI.answer, is_gemini),
     counting=VertexCounting(),
     by_bytes=by_bytes,
     suffixes=suffixes,

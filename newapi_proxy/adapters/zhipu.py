@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 from newapi_proxy.adapters._inherited import Inherited, Meant
 from newapi_proxy.adapters._openai_draft import Draft, media
 from newapi_proxy.adapters._openai_endpoints import Place, edited, embeddings, rerank
+from newapi_proxy.adapters._openai_media import Site, images
 from newapi_proxy.adapters._signing import hs256
 from newapi_proxy.adapters._zhipu_failures import failed
 from newapi_proxy.adapters._zhipu_v3 import V3Chat
@@ -171,6 +172,7 @@ ADAPTER: Final = Adapter(
         tokens=False,
     ),
     rerank=rerank(Place(url=_at("/rerank"), auth=_auth, failed=failed)),
+    images=images(Site(at=lambda to, path: _at(f"/{path}")(to), auth=_auth, failed=failed)),
     tuned=_chat,
     by_bytes=file_urls,
     inherited=_inherited,

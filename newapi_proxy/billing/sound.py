@@ -10,12 +10,18 @@ import struct
 from collections.abc import Callable
 from typing import Final
 
+import msgspec
+
+from newapi_proxy.ir.ask import Ask
+from newapi_proxy.ir.usage import Pieces
+
 PER_SECOND: Final = 16_000  # bytes of MP3 at 128 kbit/s, and roughly of every other compressed form
 LONGEST: Final = 24 * 3600 * 1000  # milliseconds: a head that says more lies
 # Bytes a second: no coder makes less of speech, no recorder writes more. A head may not say that a file is longer or
 # shorter than its size allows: the caller is a stranger, and pays by it.
 _LEAST: Final = 400
 _MOST: Final = 400_000
+_READ: Final = 256 * 1024  # bytes at each end of an uploaded file that are read for it
 _SEARCHED: Final = 65_536  # bytes at each end that are looked through
 _VORBIS: Final = b"\x01vorbis"
 # MPEG audio, by version bits (3: version 1, 2: version 2, 0: version 2.5): samples a second, samples a frame of layer
@@ -30,8 +36,20 @@ _SYNC: Final = re.compile(rb"\xff[\xe2\xe3\xf2\xf3\xfa\xfb]")  # layer III of an
 _DURATION: Final = re.compile(rb"\x44\x89([\x84\x88])")  # WebM's element, four or eight bytes of float follow
 
 
-def milliseconds(data: bytes, size: int | None = None) -> int:
-    """The length of a sound file, rounded up; `size` where `data` is only its beginning."""
+def measured(ask: Ask) -> Ask:
+    """A request to write a sound down, with the sound's length; any other as it is."""
+    if ask.kind != "transcription" or ask.form is None:
+        return ask
+    file = ask.form.file("file")
+    if file is None:
+        return ask
+    tail = file.read(max(_READ, file.size - _READ)) if file.size > _READ else b""
+    length = milliseconds(file.read(0, _READ), file.size, tail=tail)
+    return msgspec.structs.replace(ask, pieces=Pieces(milliseconds=length))
+
+
+def milliseconds(data: bytes, size: int | None = None, *, tail: bytes = b"") -> int:
+    """The length of a sound file, rounded up; `size` where `data` is only its beginning, and `tail` its end."""
     whole = len(data) if size is None else size
     if not whole:
         return 0
@@ -39,7 +57,8 @@ def milliseconds(data: bytes, size: int | None = None) -> int:
     found = None
     for head, reader in _FORMS:
         if head.match(data):
-            found = reader(data, whole)
+            if tail or whole == len(data) or reader is not _ogg:  # which tells its length in its last page alone
+                found = reader(data + tail, whole)
             break
     if found is None or not 0 < found <= LONGEST:
         found = guess
@@ -68,8 +87,6 @@ def _flac(data: bytes, whole: int) -> int | None:
 
 def _ogg(data: bytes, whole: int) -> int | None:
     """The last page's position: samples, of 48 kHz for Opus, of the header's rate for Vorbis."""
-    if whole != len(data):
-        return None
     place = data.find(_VORBIS, 0, _SEARCHED)
     rate = int.from_bytes(data[place + 12 : place + 16], "little") if place >= 0 else 48_000
     last = data.rfind(b"OggS", -_SEARCHED)

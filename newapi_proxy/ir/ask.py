@@ -206,7 +206,8 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     Of kinds without turns: `texts` is what is counted where upstream tells no usage (text, token numbers, lists of
     them), `calls` how often a price per call is due, `pieces` what is asked for by the piece (pictures, speech, sound:
     then their prices count, and `calls` does not), `answer_type` the content type of a whole answer that is no JSON,
-    `form` the form that came in place of a JSON body, whose fields are the `tree`.
+    `form` the form that came in place of a JSON body, whose fields are the `tree`, `handed` that the answer is handed
+    on as it comes though no stream was asked for (sounds, large documents): `stream` is set beside it.
     """
 
     dialect: str
@@ -232,6 +233,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     pieces: Pieces | None = None
     answer_type: str = ""
     form: Form | None = None
+    handed: bool = False
 
     def leading(self) -> int:
         """How many turns at the start are system or developer turns."""

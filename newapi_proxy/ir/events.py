@@ -12,7 +12,7 @@ from typing import Any, Literal
 import msgspec
 
 from newapi_proxy.errors import UpstreamFailure
-from newapi_proxy.ir.matter import Ranked, Vector
+from newapi_proxy.ir.matter import Handed, Ranked, Vector
 from newapi_proxy.ir.usage import Usage
 
 Finish = Literal["stop", "length", "tool_calls", "content_filter", "refusal", "pause", "error", "context_overflow"]
@@ -116,7 +116,7 @@ class LogProbs(msgspec.Struct, frozen=True):
 class Yielded(msgspec.Struct, frozen=True):
     """A piece of what another kind than chat gives: a vector, a document's rank …"""
 
-    item: Vector | Ranked
+    item: Vector | Ranked | Handed
 
 
 class Finished(msgspec.Struct, frozen=True):

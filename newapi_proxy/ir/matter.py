@@ -6,7 +6,7 @@ Source: provider-translation A.3, A.5; tasks-and-accounts 3.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -39,7 +39,31 @@ class Rerank(msgspec.Struct, frozen=True, kw_only=True):
     return_documents: bool | None = None
 
 
-Matter = Embed | Rerank | None
+class Depict(msgspec.Struct, frozen=True, kw_only=True):
+    """Pictures to be made of words, or of pictures in the form. `url`: the client wants addresses, no bytes."""
+
+    action: Literal["generations", "edits", "variations"] = "generations"
+    prompt: str = ""
+    n: int = 1
+    size: str = ""
+    quality: str = ""
+    url: bool = False
+
+
+class Speak(msgspec.Struct, frozen=True, kw_only=True):
+    """A text to be spoken. `format` is the client's word for the sound it wants, "" for the server's own choice."""
+
+    text: str
+    format: str = ""
+
+
+class Transcribe(msgspec.Struct, frozen=True, kw_only=True):
+    """Sound to be written down, in its own language or in English."""
+
+    action: Literal["transcriptions", "translations"] = "transcriptions"
+
+
+Matter = Embed | Rerank | Depict | Speak | Transcribe | None
 
 
 class Vector(msgspec.Struct, frozen=True):
@@ -55,3 +79,9 @@ class Ranked(msgspec.Struct, frozen=True):
     index: int
     score: float
     document: str | Tree | None = None
+
+
+class Handed(msgspec.Struct, frozen=True):
+    """Some of an answer that is handed on as it comes: so many bytes of it."""
+
+    size: int

@@ -184,7 +184,8 @@ class Attempts:
     async def _attempt(self, prepared: Prepared) -> Outcome | UpstreamFailure:
         health, channel = self._house.health, prepared.candidate.channel
         relay = self._given.snapshot.config.relay
-        first = (channel.first_token_timeout or relay.first_token_timeout) if self._given.ask.stream else None
+        streamed = self._given.ask.stream and not self._given.ask.handed  # a picture may take minutes to begin
+        first = (channel.first_token_timeout or relay.first_token_timeout) if streamed else None
         self._release()
         self._prepared, self._pipe = prepared, None
         if prepared.outgoing.dropped:

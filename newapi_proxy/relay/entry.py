@@ -65,7 +65,7 @@ def settlement(given: Given, hold: ledger.Hold, served: Served, billed: Bill, re
             prompt_tokens=billed.usage.entered,
             completion_tokens=billed.usage.completion,
             use_time=record.seconds(),
-            is_stream=ask.stream,
+            is_stream=record.stream,
             channel_id=channel.id,
             channel_name=channel.name,
             token_id=hold.account.token_id,

@@ -16,6 +16,7 @@ from newapi_proxy.billing import count, ledger, policy
 from newapi_proxy.billing.charge import hold_amount
 from newapi_proxy.billing.pieces import priced
 from newapi_proxy.billing.prices import Price
+from newapi_proxy.billing.sound import measured
 from newapi_proxy.errors import ClientError, OurError, ProxyError
 from newapi_proxy.ir.usage import NOTHING, Usage
 from newapi_proxy.ports import Sink
@@ -46,7 +47,7 @@ async def chat(
     record = Record(visit, house.clock)
     attempts: Attempts | None = None
     try:
-        ask = asked(surface, body, headers)
+        ask = measured(asked(surface, body, headers))
         record.asked(ask)
         assert visit.token is not None
         snapshot = visit.snapshot or house.snapshot
@@ -115,7 +116,9 @@ async def _answer(house: House, given: Given, sink: Sink, record: Record, attemp
                 record.end = "client_gone"
         case Cut(failure=failure):
             record.failed(failure, record.status)
-            sink.end((last or _last(given, attempts, outcome, NOTHING))[1])
+            tail = (last or _last(given, attempts, outcome, NOTHING))[1]
+            if tail or not given.ask.handed:  # in a sound nothing can be said: it breaks off, and must look like that
+                sink.end(tail)
         case Left():
             record.end = "client_gone"
             record.status = 200 if sink.started else GONE

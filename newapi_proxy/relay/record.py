@@ -78,7 +78,7 @@ class Record:
     def asked(self, ask: Ask) -> None:
         """The request could be read."""
         self.model = ask.model
-        self.stream = ask.stream
+        self.stream = ask.stream and not ask.handed
 
     def tried(self, candidate: Candidate, status: int, kind: str, since: float, code: str | None = None) -> None:
         """An attempt ended; `since` is when it began, `kind` ok or one of few words, `code` the provider's own."""

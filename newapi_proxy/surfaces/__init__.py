@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from newapi_proxy.surfaces import gemini, gemini_embeddings
+from newapi_proxy.surfaces import gemini, gemini_embeddings, images
 from newapi_proxy.surfaces.anthropic import COUNT, MESSAGES
 from newapi_proxy.surfaces.base import Surface
 from newapi_proxy.surfaces.completions import COMPLETIONS
@@ -13,6 +13,8 @@ from newapi_proxy.surfaces.moderations import MODERATIONS
 from newapi_proxy.surfaces.openai_chat import CHAT
 from newapi_proxy.surfaces.rerank import RERANK
 from newapi_proxy.surfaces.responses import INPUT_TOKENS, RESPONSES
+from newapi_proxy.surfaces.speech import SPEECH
+from newapi_proxy.surfaces.transcription import TRANSCRIPTIONS, TRANSLATIONS
 
 SURFACES: Final[dict[str, Surface]] = {
     "/v1/responses": RESPONSES,
@@ -27,6 +29,12 @@ SURFACES: Final[dict[str, Surface]] = {
     "/v1/engines/{model}/embeddings": EMBEDDINGS,
     "/v1/rerank": RERANK,
     "/v1/moderations": MODERATIONS,
+    "/v1/images/generations": images.GENERATIONS,
+    "/v1/images/edits": images.EDITS,
+    "/v1/images/variations": images.VARIATIONS,
+    "/v1/audio/speech": SPEECH,
+    "/v1/audio/transcriptions": TRANSCRIPTIONS,
+    "/v1/audio/translations": TRANSLATIONS,
     "/v1beta/models/{model}:generateContent": gemini.GENERATE,
     "/v1beta/models/{model}:streamGenerateContent": gemini.STREAM,
     "/v1beta/models/{model}:countTokens": gemini.COUNT,

@@ -40,7 +40,8 @@ class Silent:
     """Writer and Passer of a kind that is never streamed: only an error could be said."""
 
     def __init__(self, ask: Ask, face: Face) -> None:
-        """Nothing of either matters."""
+        """`ask` says whether there is a stream of events, in which an error can be told."""
+        self._events = not ask.handed
 
     def feed(self, event: Event) -> bytes:
         """See Writer."""
@@ -56,14 +57,15 @@ class Silent:
 
     def fail(self, error: ProxyError, request_id: str) -> bytes:
         """See Writer and Passer."""
-        return shapes.error_frame(error, request_id)
+        return shapes.error_frame(error, request_id) if self._events else b""
 
 
 class Through:
-    """Passer of what has no frames: everything as it comes; an error can only break it off."""
+    """Passer of what is handed on as it comes. In a stream of events an error is told; anything else it breaks off."""
 
     def __init__(self, ask: Ask, face: Face) -> None:
-        """Nothing of either matters."""
+        """`ask` says whether it is a stream of events."""
+        self._events = not ask.handed
 
     def frame(self, frame: Frame, events: Sequence[Event]) -> bytes:
         """See Passer."""
@@ -75,7 +77,7 @@ class Through:
 
     def fail(self, error: ProxyError, request_id: str) -> bytes:
         """See Passer."""
-        return b""
+        return shapes.error_frame(error, request_id) if self._events else b""
 
 
 class EndpointSurface(msgspec.Struct, frozen=True, kw_only=True):

@@ -29,9 +29,6 @@ T = TypeVar("T")
 ONCE: Final = istr(once.HEADER)
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 NOT_IMPLEMENTED: Final[Mapping[str, tuple[str, ...]]] = {
-    "/v1/audio/speech": ("POST",),
-    "/v1/audio/transcriptions": ("POST",),
-    "/v1/audio/translations": ("POST",),
     "/v1/edits": ("POST",),
     "/v1/files": ("GET", "POST"),
     "/v1/files/{id}": ("GET", "DELETE"),
@@ -39,9 +36,6 @@ NOT_IMPLEMENTED: Final[Mapping[str, tuple[str, ...]]] = {
     "/v1/fine-tunes/{id}": ("GET", "POST"),
     "/v1/fine_tuning/jobs": ("GET", "POST"),
     "/v1/fine_tuning/jobs/{id}": ("GET", "POST"),
-    "/v1/images/edits": ("POST",),
-    "/v1/images/generations": ("POST",),
-    "/v1/images/variations": ("POST",),
     "/v1/responses/compact": ("POST",),
     "/v1/responses/{id}": ("GET", "DELETE"),
     "/v1/responses/{id}/cancel": ("POST",),

@@ -334,3 +334,20 @@ def test_echo_serves_both(chat: OpenAI, claude: Anthropic) -> None:
     for stream in (False, True):
         assert openai_said(chat, stream, model="echo", messages=messages).choices[0].message.content == "same to you"
         assert anthropic_said(claude, stream, model="echo", messages=messages).content[0].text == "same to you"
+
+
+def test_pictures_and_sound(chat: OpenAI) -> None:
+    """OpenAI's SDK draws, edits, speaks and listens, whole and as a stream."""
+    drawn = chat.images.generate(model="echo", prompt="a sea", n=2)
+    assert [base64.b64decode(one.b64_json or "")[:4] for one in drawn.data or ()] == [b"\x89PNG"] * 2
+    edited = chat.images.edit(model="echo", prompt="more blue", image=("a.png", b"\x89PNG", "image/png"))
+    assert len(edited.data or ()) == 1
+    spoken = chat.audio.speech.create(model="echo", voice="alloy", input="three plain words")
+    assert spoken.content[:4] == b"RIFF"
+    with chat.audio.speech.with_streaming_response.create(model="echo", voice="alloy", input="one") as stream:
+        assert b"".join(stream.iter_bytes())[8:12] == b"WAVE"
+    heard = chat.audio.transcriptions.create(model="echo", file=("a.wav", spoken.content), prompt="three plain words")
+    assert heard.text == "three plain words"
+    with pytest.warns(DeprecationWarning, match="deprecated"):
+        translated = chat.audio.translations.create(model="echo", file=("a.wav", spoken.content))
+    assert translated.text == "echo"
