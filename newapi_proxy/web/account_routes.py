@@ -122,19 +122,16 @@ class _Unknown(Exception):
 
 
 def _token(edge: Edge, call: Call, report: Report) -> Token:
-    """Whose key it is. Raises ClientError 401 or _Unknown."""
-    house, headers = edge.house, call.arrival.headers
-    any_key = False
-    for text in keys.presented(call.visit.path, call.query, headers):
-        any_key = True
-        token = edge.keys.find(house.snapshot, text)
-        if token is not None:
-            return token
-    if report.unknown is None:
-        return edge.caller(call, house.snapshot)  # says what is wrong
+    """Whose key it is. Raises ClientError 401, or 429 for an address that guesses; _Unknown."""
+    headers = call.arrival.headers
+    try:
+        return edge.caller(call, edge.house.snapshot)
+    except ClientError as error:
+        if report.unknown is None or error.status != 401:
+            raise
     written = headers.get(hdrs.AUTHORIZATION, "").strip()
     odd = bool(written) and not written.lower().startswith("bearer ")
-    if any_key and not odd:
+    if not odd and any(keys.presented(call.visit.path, call.query, headers)):
         raise _Unknown(report.unknown(keys.bad_key().message))
     message = "Invalid Bearer token" if odd else "No Authorization header"
     raise ClientError(message, status=401, kind="unauthorized", code="invalid_api_key")

@@ -191,6 +191,16 @@ def test_a_database_that_cannot_be_read(stage: Stage) -> None:
     assert get(stage, EVERY[0]).tree["object"] == "billing_subscription"
 
 
+@pytest.mark.parametrize("path", ["/api/usage/token", "/api/log/token"])
+def test_guesses(stage: Stage, path: str) -> None:
+    """Who tries one key after the other has to wait here as on every route."""
+    place = {"X_Forwarded_For": f"198.51.100.{7 + len(path)}"}
+    answers = [get(stage, path, f"sk-guess-{number}", **place) for number in range(30)]
+    assert answers[0].status == 200
+    assert (answers[-1].status, answers[-1].tree["success"]) == (429, False)
+    assert int(answers[-1].headers["retry-after"]) > 0
+
+
 def test_too_many_questions(stage: Stage) -> None:
     """One address is told to wait after New API's number of questions; others are not."""
     busy, calm = ({"X_Forwarded_For": address} for address in ("198.51.100.1", "198.51.100.2"))
