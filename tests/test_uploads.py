@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import resource
+import signal
 import tracemalloc
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -209,13 +211,13 @@ async def serving(folder: Path, up: Upstream, channels: int = 1, **more: Any) ->
         mine = await loop.create_server(server, "127.0.0.1", 0)
         try:
             yield Place(mine.sockets[0].getsockname()[1])
-            assert (edge.disk.held, edge.budget.held) == (0, 0)
         finally:
             mine.close()
             listener.close()
             await server.shutdown(1.0)
             await client.close()
             log.setup()
+        assert (edge.disk.held, edge.budget.held) == (0, 0)
 
 
 def wanted(size: int, **fields: str) -> tuple[int, str]:
@@ -288,3 +290,34 @@ async def test_a_form_is_the_same_with_another_boundary() -> None:
     first = await once.fingerprint(visit, form("a", b"xyz"), {})
     assert await once.fingerprint(visit, form("bcd", b"xyz"), {}) == first
     assert await once.fingerprint(visit, form("a", b"xyZ"), {}) != first
+
+
+async def test_a_disk_that_is_full(tmp_path: Path) -> None:
+    """A form that cannot be kept is refused with 503, and leaves nothing behind; a small one needs no disk."""
+    up = Upstream()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    async with serving(tmp_path, up) as place:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (MIB, before[1]))
+        try:
+            status, _, (_, body) = await place.send(3 * MIB, model="m")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            signal.signal(signal.SIGXFSZ, handler)
+        assert (status, b"disk_full" in body) == (503, True)
+        assert (await place.send(1000, model="m"))[0] == 200
+
+
+async def test_a_client_that_leaves_while_it_sends(tmp_path: Path) -> None:
+    """Nothing of its form is kept, nothing is sent on."""
+    up = Upstream()
+    async with serving(tmp_path, up) as place:
+        head, _ = pieces(model="m")
+        _, writer = await asyncio.open_connection("127.0.0.1", place.port)
+        lines = f"POST /f HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer sk-t\r\nContent-Length: {4 * MIB}\r\n"
+        kind = f"Content-Type: multipart/form-data; boundary={BOUNDARY}\r\n\r\n"
+        writer.write(f"{lines}{kind}".encode() + head + bytes(MIB))
+        await writer.drain()
+        writer.transport.abort()
+        assert (await place.send(10, model="m"))[0] == 200
+    assert len(up.bodies) == 1

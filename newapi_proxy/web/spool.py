@@ -25,7 +25,7 @@ SMALL: Final = 256 * 1024  # bytes that stay in memory, and that are written at 
 class Spool:
     """`multipart.Source`: in memory while small, then in a file."""
 
-    __slots__ = ("_data", "_file", "_size", "share")
+    __slots__ = ("_data", "_file", "_size", "_writing", "share")
 
     def __init__(self, share: body.Share) -> None:
         """`share`: its part of what all forms together may take of the disk."""
@@ -33,6 +33,7 @@ class Spool:
         self._data = bytearray()
         self._file: IO[bytes] | None = None
         self._size = 0
+        self._writing: asyncio.Future[None] | None = None
 
     def __len__(self) -> int:
         return self._size + len(self._data)
@@ -46,9 +47,11 @@ class Spool:
     def close(self) -> None:
         """Nobody reads any more: the file is gone."""
         self.share.hold(0)
-        self._data.clear()
-        if self._file is not None:
-            self._file.close()
+        self._data = bytearray()
+        if self._writing is not None and not self._writing.done():
+            self._writing.add_done_callback(lambda _: self._drop())  # the thread still has the file
+        else:
+            self._drop()
 
     async def add(self, piece: bytes) -> None:
         """More bytes. Raises OurError where the disk takes no more."""
@@ -59,19 +62,26 @@ class Spool:
     async def settle(self) -> None:
         """Writes what waits in memory, where a file has been begun or must be."""
         if self._data and (self._file is not None or len(self._data) > SMALL):
-            await asyncio.get_running_loop().run_in_executor(None, self._write)
+            self._writing = asyncio.get_running_loop().run_in_executor(None, self._write, self._data)
+            self._data = bytearray()
+            await asyncio.shield(self._writing)
 
-    def _write(self) -> None:
+    def _drop(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def _write(self, data: bytearray) -> None:
+        rest = memoryview(data)
         try:
             if self._file is None:
                 self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - closed by `close`
-            self._file.write(self._data)
+            while rest:
+                rest = rest[self._file.write(rest) :]
         except OSError as error:
             raise OurError(
                 f"An upload cannot be stored: {error.strerror}.", status=503, code="disk_full", retry_after=5.0
             ) from None
-        self._size += len(self._data)
-        self._data.clear()
+        self._size += len(data)
 
 
 async def spooled(payload: StreamReader, spool: Spool, boundary: bytes) -> multipart.Form:
