@@ -299,7 +299,7 @@ def _tools(usage: Usage, price: Price, find: Find | None, steps: list[Step]) -> 
     return total
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=1024, typed=True)  # 0.8 and 4/5 are equal, and are told apart
 def _ratio(ratio: Ratio) -> tuple[int, int, str]:
     """Numerator, denominator and text of a group ratio; a negative one counts as 0: no charge credits a key."""
     value = Fraction(ratio)
