@@ -40,7 +40,8 @@ def whole(args: argparse.Namespace) -> Loaded:
 def joined(file: Path) -> Loaded:
     """A file joined with its database; untold. The database is looked at, and not touched.
 
-    One that does not exist yet says nothing; one that cannot be read is a warning.
+    One that does not exist yet says nothing, nor does a server that does not answer; a file that cannot be read is a
+    warning.
     """
     from newapi_proxy.config import joined as joining
     from newapi_proxy.errors import ProxyError
@@ -50,8 +51,8 @@ def joined(file: Path) -> Loaded:
     if loaded.config is None:
         return loaded
     try:
-        with peek.peek(loaded.config.database.reveal(), file.resolve().parent) as conn:
-            return loaded if conn is None else joining.join(loaded, held.held(conn)).loaded
+        found = peek.look(loaded.config.database.reveal(), file.resolve().parent, held.held)
+        return loaded if found is None else joining.join(loaded, found).loaded
     except ProxyError as error:
         return joining.warned(loaded, error.message)
 

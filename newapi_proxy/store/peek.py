@@ -2,42 +2,62 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 from urllib.parse import quote
 
-from sqlalchemy import Connection, create_engine, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy import URL, Connection, create_engine, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from newapi_proxy.errors import OurError
 from newapi_proxy.store import groups, sqlite
 
+R = TypeVar("R")
+_PATIENCE: Final = 5.0  # seconds for a server
 _WAL: Final = 2  # the header's write version of a file with a write-ahead log
 
 
-@contextmanager
-def peek(url: str, base: Path) -> Iterator[Connection | None]:
-    """A connection that cannot change anything; None where there is no file yet, or none at all. Raises OurError."""
+def look(url: str, base: Path, work: Callable[[Connection], R]) -> R | None:
+    """What `work` finds by a connection that changes nothing; None where there is no file yet, or no server answers.
+
+    Raises OurError for a file that cannot be read, and what `work` raises.
+    """
     try:
         parsed = make_url(url)
     except ArgumentError:
         raise OurError("The database's URL cannot be read.", code="database_invalid") from None
-    path = sqlite.locate(parsed, base) if parsed.get_backend_name() == "sqlite" else None
-    if path is None or not path.exists():  # who only looks does not call a server: it may be elsewhere than the file
-        yield None
-        return
+    if parsed.get_backend_name() != "sqlite":
+        return asyncio.run(_far(parsed, work))
+    path = sqlite.locate(parsed, base)
+    if not path.exists():
+        return None
     engine = create_engine("sqlite://", creator=lambda: _opened(path), poolclass=NullPool)
     try:
         with engine.connect() as conn:
-            yield conn
+            return work(conn)
     except (DBAPIError, sqlite3.Error, OSError) as error:
         raise OurError(f"The database cannot be read: {groups.reason(error)}.", code="database_invalid") from error
     finally:
         engine.dispose()
+
+
+async def _far(url: URL, work: Callable[[Connection], R]) -> R | None:
+    """A server may be elsewhere than who checks the file: one that does not answer says nothing."""
+    from newapi_proxy.store import dialects, server
+
+    try:
+        made = server.engine(url, dialects.of(url))
+        try:
+            async with asyncio.timeout(_PATIENCE), made.connect() as conn:
+                return await conn.run_sync(work)
+        finally:
+            await made.dispose()
+    except (OurError, SQLAlchemyError, OSError, TimeoutError):
+        return None
 
 
 def _opened(path: Path) -> sqlite3.Connection:

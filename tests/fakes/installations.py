@@ -7,7 +7,7 @@ of our own. Every row is made up. `stand` writes one; `columns` reads back what 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -95,7 +95,7 @@ _LATEST: Final[Mapping[str, str]] = {
     "two_fas": "id integer, user_id integer, secret text, is_enabled numeric",
     "prefill_groups": "id integer, name varchar(64), type varchar(32), items json",
 }
-_PRIMARY: Final[Mapping[str, str]] = {"abilities": '"group", model, channel_id', "options": "key"}
+PRIMARY: Final[Mapping[str, str]] = {"abilities": '"group", model, channel_id', "options": "key"}
 _INDEXES: Final = (
     "CREATE UNIQUE INDEX idx_tokens_key ON tokens(key)",
     "CREATE UNIQUE INDEX idx_users_access_token ON users(access_token)",
@@ -115,16 +115,28 @@ _AGE_TABLES: Final[Mapping[str, tuple[Mapping[str, str], ...]]] = {
 def stand(path: Path, age: str, upstream: str, *, channels: tuple[Mapping[str, Any], ...] = ()) -> None:
     """Writes a file of that age. Its channels call `upstream`; those that are given replace the usual ones."""
     with sqlite3.connect(path) as raw:
-        for table, parts in _tables(age).items():
-            raw.execute(f"CREATE TABLE {table} ({', '.join(parts)}, PRIMARY KEY({_PRIMARY.get(table, 'id')}))")
-        for index in _INDEXES:
-            raw.execute(index)
-        for table, rows in {**_rows(age), "channels": channels or _channels(age, upstream)}.items():
-            for row in rows:
+        for statement in statements(age):
+            raw.execute(statement)
+        for table, filled in {**rows(age, upstream), **({"channels": channels} if channels else {})}.items():
+            for row in filled:
                 insert(raw, table, row)
-        if age == "new-api-latest":
-            insert(raw, "vendors", {"id": 1, "name": "a vendor", "status": 1})
     raw.close()
+
+
+def statements(age: str) -> list[str]:
+    """What makes that age's tables and indexes."""
+    made = _tables(age)
+    tables = [
+        f"CREATE TABLE {name} ({', '.join(parts)}, PRIMARY KEY({PRIMARY.get(name, 'id')}))"
+        for name, parts in made.items()
+    ]
+    return [*tables, *_INDEXES]
+
+
+def rows(age: str, upstream: str) -> dict[str, Sequence[Mapping[str, Any]]]:
+    """What stands in them; objects are meant as JSON text."""
+    lists: dict[str, Sequence[Mapping[str, Any]]] = {**_rows(age), "channels": _channels(age, upstream)}
+    return {**lists, "vendors": [{"id": 1, "name": "a vendor", "status": 1}]} if age == "new-api-latest" else lists
 
 
 def insert(raw: sqlite3.Connection, table: str, row: Mapping[str, Any]) -> None:
@@ -184,7 +196,7 @@ def _rows(age: str) -> dict[str, list[dict[str, Any]]]:
         "options": [{"key": key, "value": value} for key, value in options.items()],
         "logs": [{"id": 1, "user_id": 2, "created_at": 1_700_000_000, "type": 2, "model_name": "gpt-4o", "quota": 7}],
         "redemptions": [{"id": 1, "user_id": 1, "key": "0123456789abcdef0123456789abcdef", "name": "gift"}],
-        "abilities": [{"group": "default", "model": "gpt-4o", "channel_id": 1, "enabled": 1}],
+        "abilities": [{"group": "default", "model": "gpt-4o", "channel_id": 1, "enabled": True}],
     }
 
 
