@@ -306,6 +306,166 @@ def _secrets(run: Run) -> Iterator[str]:
             yield f"O6 {id}: the client's key went upstream"
 
 
+@dataclass
+class TaskRun:
+    """What a run of tasks left behind: the tables, what clients were told, what became of tasks upstream."""
+
+    meta: Row
+    ledger: dict[str, Row]
+    tokens: dict[int, Row]
+    channels: dict[int, Row]
+    charged: dict[str, list[Row]]
+    refunded: dict[str, list[Row]]
+    tasks: dict[str, Row]
+    upstream: dict[str, Row]
+    clients: dict[str, Row]
+    texts: dict[str, bytes] = field(default_factory=dict)
+
+
+def read_tasks(folder: Path) -> TaskRun:
+    """Loads such a run's folder. Tasks are by the request that submitted them, upstream's by their id."""
+    with closing(sqlite3.connect(folder / "newapi.db")) as conn:
+        conn.row_factory = sqlite3.Row
+        logs = [dict(row) for row in conn.execute("SELECT * FROM logs")]
+        rows = {row["id"]: dict(row) for row in conn.execute("SELECT * FROM midjourneys")}
+        beside = [dict(row) for row in conn.execute("SELECT * FROM proxy_tasks WHERE shelf = 'midjourneys'")]
+        found = TaskRun(
+            meta=json.loads((folder / "run.json").read_text()),
+            ledger={row["request_id"]: dict(row) for row in conn.execute("SELECT * FROM ledger")},
+            tokens={row["id"]: dict(row) for row in conn.execute("SELECT * FROM tokens")},
+            channels={row["id"]: dict(row) for row in conn.execute("SELECT id, name, used_quota FROM channels")},
+            charged=_grouped(iter([row for row in logs if row["type"] == 2]), "request_id"),
+            refunded=_grouped(iter([row for row in logs if row["type"] == 6]), "request_id"),
+            tasks={row["request_id"]: {**rows.pop(row["row_id"]), "open": row["open"]} for row in beside},
+            upstream={row["task"]: row for row in _lines(folder / "upstream.jsonl")},
+            clients={row["id"]: row for row in _lines(folder / "clients.jsonl")},
+        )
+    assert not rows, "rows of tasks that nobody answers for"
+    files = [*folder.glob("newapi.db*"), *folder.glob("log*.jsonl"), *folder.glob("stderr*")]
+    found.texts = {path.name: path.read_bytes() for path in files}
+    return found
+
+
+def check_tasks(run: TaskRun) -> list[str]:
+    """Every violation of a rule for tasks, in words.
+
+    T1  balances, counters and logs add up with charges and refunds, for every token and channel, to the unit
+    T2  a charge has one task and one log row, a task that cost something has one charge; what was refused costs nothing
+    T3  a task that failed is paid back once, whole, to who paid; nothing else is paid back
+    T4  every task has ended, as upstream's did; nothing is held
+    T5  what a client was told it got is there, with upstream's id
+    T6  no secret stands in the log, the database or an answer
+    """
+    rules = (_task_sums, _task_charges, _task_refunds, _task_ends, _task_clients, _task_secrets)
+    return [fault for rule in rules for fault in rule(run)]
+
+
+def _task_sums(run: TaskRun) -> Iterator[str]:
+    by_token: Counter[int] = Counter()
+    by_channel: Counter[int] = Counter()
+    told: Counter[int] = Counter()
+    for row in run.ledger.values():
+        by_token[row["token_id"]] += row["charged"]
+        by_channel[row["channel_id"]] += row["charged"]
+    for sign, groups in ((1, run.charged), (-1, run.refunded)):
+        for row in (row for rows in groups.values() for row in rows):
+            told[row["token_id"]] += sign * row["quota"]
+    for id, token in run.tokens.items():
+        start = run.meta["tokens"].get(token["name"])
+        if start is not None and token["remain_quota"] + by_token[id] != start:
+            yield f"T1 {token['name']}: {start} is not {token['remain_quota']} + {by_token[id]}"
+        if token["used_quota"] != by_token[id]:
+            yield f"T1 {token['name']}: used {token['used_quota']} is not {by_token[id]}"
+        if told[id] != by_token[id]:
+            yield f"T1 {token['name']}: logs say {told[id]}, the ledger {by_token[id]}"
+        if token["remain_quota"] < 0:
+            yield f"T1 {token['name']} has {token['remain_quota']}"
+    for id, channel in run.channels.items():
+        if channel["used_quota"] != by_channel[id]:
+            yield f"T1 channel {channel['name']}: used {channel['used_quota']} is not {by_channel[id]}"
+
+
+def _task_charges(run: TaskRun) -> Iterator[str]:
+    for id, row in run.ledger.items():
+        task, logs = run.tasks.get(id), run.charged.get(id, [])
+        if row["state"] == "settled":
+            if task is None or task["quota"] != row["charged"]:
+                yield f"T2 {id} is charged {row['charged']} for {task and task['quota']}"
+            if [log["quota"] for log in logs] != [row["charged"]]:
+                yield f"T2 {id} is charged {row['charged']}, its log rows say {[log['quota'] for log in logs]}"
+            if row["charged"] != run.meta["price"]:
+                yield f"T2 {id} is charged {row['charged']}, the price is {run.meta['price']}"
+            if task is not None and task["code"] in (3, 4, 9, 23, 24):
+                yield f"T2 {id} was refused with {task['code']} and is charged"
+        elif logs:
+            yield f"T2 {id} is {row['state']} and has log rows"
+    for id, task in run.tasks.items():
+        if task["quota"] and run.ledger.get(id, {}).get("state") != "settled":
+            yield f"T2 {id}: a task of {task['quota']} that nobody was charged for"
+
+
+def _task_refunds(run: TaskRun) -> Iterator[str]:
+    backs = {id.removeprefix("refund:"): row for id, row in run.ledger.items() if row["state"] == "refunded"}
+    for id, back in backs.items():
+        task, paid = run.tasks.get(id), run.ledger.get(id)
+        if task is None or task["status"] != "FAILURE":
+            yield f"T3 {id} is paid back and is {task and task['status']}"
+        if paid is None or (paid["charged"], paid["token_id"]) != (-back["charged"], back["token_id"]):
+            yield f"T3 {id}: {-back['charged']} paid back of {paid and paid['charged']}"
+    for id, task in run.tasks.items():
+        if task["status"] == "FAILURE" and task["quota"] and id not in backs:
+            yield f"T3 {id} failed and is not paid back"
+    for id in run.refunded.keys() | backs.keys():
+        rows = [row["quota"] for row in run.refunded.get(id, [])]
+        if id not in backs or rows != [-backs[id]["charged"]]:
+            yield f"T3 {id}: the log has {rows} paid back"
+
+
+def _task_ends(run: TaskRun) -> Iterator[str]:
+    for id, row in run.ledger.items():
+        if row["state"] not in ("settled", "voided", "refunded"):
+            yield f"T4 {id} is still {row['state']}"
+    for id, task in run.tasks.items():
+        if task["open"] or task["progress"] != "100%" or task["status"] not in ("SUCCESS", "FAILURE"):
+            yield f"T4 {id} is {task['status']} {task['progress']}"
+        life = run.upstream.get(task["mj_id"] or "")
+        if life is None:
+            if task["quota"]:
+                yield f"T4 {id} is charged and unknown upstream"
+            continue
+        if life["request"] != id:
+            yield f"T4 {id} has the task of {life['request']}"
+        late = "did not finish" in (task["fail_reason"] or "")
+        wanted = "SUCCESS" if life["fate"] == "success" else "FAILURE"
+        if task["status"] != wanted and not late:
+            yield f"T4 {id} is {task['status']}, upstream's end was {life['fate']}"
+        if late and task["finish_time"] - task["submit_time"] < run.meta["deadline"] * 1000:
+            yield f"T4 {id} was given up before its time, upstream's end was {life['fate']}"
+
+
+def _task_clients(run: TaskRun) -> Iterator[str]:
+    seen = {life["request"]: task for task, life in run.upstream.items()}
+    for id, client in run.clients.items():
+        task, row = run.tasks.get(id), run.ledger.get(id)
+        if client["status"] == 200 and client["code"] == 1:
+            if task is None or task["mj_id"] != client["task"] or seen.get(id) != client["task"]:
+                yield f"T5 {id} was told {client['task']}, its row has {task and task['mj_id']}"
+            if row is None or row["state"] != "settled":
+                yield f"T5 {id} was accepted and is {row and row['state']}"
+        elif client["status"] and row is not None and row["state"] == "settled":
+            yield f"T5 {id} is charged and was told {client['status']} {client['code']}"
+
+
+def _task_secrets(run: TaskRun) -> Iterator[str]:
+    for name, text in run.texts.items():
+        for secret in run.meta["secrets"]:
+            if secret.encode() in text:
+                yield f"T6 {secret} stands in {name}"
+    for id, client in run.clients.items():
+        if client.get("leak"):
+            yield f"T6 {id}: a secret in the answer"
+
+
 def _grouped(rows: Iterator[Row], key: str) -> dict[str, list[Row]]:
     found: dict[str, list[Row]] = defaultdict(list)
     for row in rows:

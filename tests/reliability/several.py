@@ -14,7 +14,7 @@ import sqlite3
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -56,7 +56,7 @@ class Site:
         await asyncio.to_thread(statement, url, "UPDATE proxy_processes SET at = at - 3600 WHERE at > 0")
         await asyncio.to_thread(self.daemons[0].start)
         await asyncio.to_thread(self.daemons[0].stop)
-        await _export(url, self.folder / "newapi.db")
+        await export(url, self.folder / "newapi.db")
 
 
 @asynccontextmanager
@@ -88,11 +88,12 @@ def _default(database: Any) -> str:
     return "postgres" if database.name == "postgresql" else "mysql"
 
 
-async def _export(url: str, to: Path) -> None:
+async def export(url: str, to: Path, tables: Iterable[str] = TABLES) -> None:
+    """Writes the tables into an SQLite file, where the oracle reads them."""
     driver = {"postgresql": "postgresql+asyncpg", "mysql": "mysql+asyncmy"}[url.partition(":")[0]]
     engine = create_async_engine(driver + url[url.index(":") :], poolclass=NullPool)
     async with engine.connect() as conn:
-        found = {name: (await conn.execute(text(f"SELECT * FROM {name}"))).mappings().all() for name in TABLES}
+        found = {name: (await conn.execute(text(f"SELECT * FROM {name}"))).mappings().all() for name in tables}
     await engine.dispose()
     with closing(sqlite3.connect(to)) as file:
         for name, rows in found.items():

@@ -165,3 +165,82 @@ def test_copies_that_are_charged_twice() -> None:
     stuck = copied()
     stuck.kept["two"] = "open"
     assert {fault[:2] for fault in oracle.check(stuck)} == {"O7"}
+
+
+def drawn() -> oracle.TaskRun:
+    """A small run of tasks in which everything holds: one that succeeded, one that failed, one that was refused."""
+    row = {"token_id": 1, "channel_id": 4, "shortfall": 0}
+    task = {
+        "quota": 50,
+        "progress": "100%",
+        "open": 0,
+        "fail_reason": "",
+        "code": 1,
+        "submit_time": 0,
+        "finish_time": 9,
+    }
+    return oracle.TaskRun(
+        meta={"tokens": {"rich": 1000}, "price": 50, "deadline": 8, "secrets": ["sk-canary"]},
+        ledger={
+            "one": {**row, "request_id": "one", "state": "settled", "charged": 50},
+            "two": {**row, "request_id": "two", "state": "settled", "charged": 50},
+            "refund:two": {**row, "request_id": "refund:two", "state": "refunded", "charged": -50},
+            "three": {**row, "request_id": "three", "state": "voided", "charged": 0},
+        },
+        tokens={1: {"name": "rich", "remain_quota": 950, "used_quota": 50}},
+        channels={4: {"name": "draw", "used_quota": 50}},
+        charged={name: [{"token_id": 1, "quota": 50}] for name in ("one", "two")},
+        refunded={"two": [{"token_id": 1, "quota": 50}]},
+        tasks={
+            "one": {**task, "mj_id": "7", "status": "SUCCESS"},
+            "two": {**task, "mj_id": "8", "status": "FAILURE"},
+            "three": {**task, "mj_id": "9", "status": "FAILURE", "quota": 0, "code": 23},
+        },
+        upstream={
+            "7": {"request": "one", "task": "7", "fate": "success"},
+            "8": {"request": "two", "task": "8", "fate": "failure"},
+        },
+        clients={
+            "one": {"id": "one", "status": 200, "code": 1, "task": "7"},
+            "two": {"id": "two", "status": 200, "code": 1, "task": "8"},
+            "three": {"id": "three", "status": 200, "code": 23, "task": "9"},
+        },
+        texts={"log.jsonl": b"{}"},
+    )
+
+
+def test_good_tasks() -> None:
+    """A run of tasks in which all holds has no faults."""
+    assert oracle.check_tasks(drawn()) == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "table", "id", "change"),
+    [
+        ("T1", "tokens", 1, {"remain_quota": 951}),
+        ("T1", "tokens", 1, {"used_quota": 100}),
+        ("T1", "channels", 4, {"used_quota": 100}),
+        ("T2", "tasks", "one", {"quota": 0}),
+        ("T2", "ledger", "three", {"state": "settled", "charged": 50}),
+        ("T3", "tasks", "one", {"status": "FAILURE"}),
+        ("T3", "tasks", "two", {"status": "SUCCESS"}),
+        ("T3", "ledger", "refund:two", {"charged": -49}),
+        ("T4", "tasks", "one", {"open": 1}),
+        ("T4", "upstream", "7", {"fate": "failure"}),
+        ("T5", "tasks", "one", {"mj_id": "8"}),
+        ("T5", "clients", "one", {"code": 23}),
+        ("T6", "clients", "one", {"leak": True}),
+    ],
+)
+def test_tampered_tasks(rule: str, table: str, id: Any, change: dict[str, Any]) -> None:
+    """A row that was changed breaks its rule."""
+    tampered = drawn()
+    getattr(tampered, table)[id].update(change)
+    assert rule in {fault[:2] for fault in oracle.check_tasks(tampered)}
+
+
+def test_a_second_refund() -> None:
+    """A failure that is paid back twice is found (T3)."""
+    tampered = drawn()
+    tampered.refunded["two"] *= 2
+    assert "T3" in {fault[:2] for fault in oracle.check_tasks(tampered)}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.reliability import allowance, ceilings, departures, duplicates, kills, race, reloads, storm
+from tests.reliability import allowance, ceilings, departures, drawing, duplicates, kills, race, reloads, storm
 
 SEED = 20_241
 
@@ -56,6 +56,19 @@ async def test_reloads(tmp_path: Path) -> None:
 async def test_departures(tmp_path: Path) -> None:
     """When a client leaves a stream, upstream's connection is closed within a second (RF17)."""
     faults, summary = await departures.run(tmp_path, SEED, clients=100, within=1.0)
+    assert not faults, summary
+
+
+async def test_tasks(tmp_path: Path) -> None:
+    """Tasks that fail, are forgotten and told of in any order, with kills in between: each is paid back once or not."""
+    faults, summary = await drawing.run(tmp_path, SEED, tasks=300, kills=3)
+    assert not faults, summary
+
+
+@pytest.mark.soak
+async def test_tasks_at_length(tmp_path: Path) -> None:
+    """The same with ten thousand tasks."""
+    faults, summary = await drawing.run(tmp_path, SEED, tasks=10_000, kills=20)
     assert not faults, summary
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes import servers
-from tests.reliability import several
+from tests.reliability import drawing, several
 
 SEED = 20_242
 
@@ -27,6 +27,21 @@ async def test_kills_of_one_of_four(tmp_path: Path, postgres: servers.Postgres, 
 async def test_outages(tmp_path: Path, postgres: servers.Postgres, redis_server: servers.Redis) -> None:
     """Database restarted and crashed, Redis emptied, network silent: nothing lost or doubled, service by itself."""
     faults, summary = await several.outages(tmp_path, postgres, redis_server, SEED, cut=2, rate=50)
+    assert not faults, summary
+
+
+async def test_tasks_of_three(tmp_path: Path, postgres: servers.Postgres) -> None:
+    """Three daemons poll the same tasks and are killed in turn: each failure is paid back once."""
+    faults, summary = await drawing.run(tmp_path, SEED, tasks=200, kills=2, daemons=3, database=postgres)
+    assert not faults, summary
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("engine", ["postgres", "mariadb"])
+async def test_tasks_of_three_at_length(tmp_path: Path, engine: str, request: pytest.FixtureRequest) -> None:
+    """Ten thousand tasks, three daemons, twenty kills, on both servers."""
+    database = request.getfixturevalue(engine)
+    faults, summary = await drawing.run(tmp_path, SEED, tasks=10_000, kills=20, daemons=3, database=database)
     assert not faults, summary
 
 
