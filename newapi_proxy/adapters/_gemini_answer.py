@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any, Final
 
+from newapi_proxy.adapters import _gemini_quick as quick
 from newapi_proxy.adapters._failures import scrubbed
 from newapi_proxy.adapters._fence import Fence
 from newapi_proxy.adapters._gemini_arguments import Pieces
@@ -46,6 +47,7 @@ Tree = dict[str, Any]
 
 FAMILY: Final = "google"
 MOST_CHOICES: Final = 128
+MISSES: Final = 8  # chunks of other kinds before the quick way is given up
 MOST_CALLS: Final = 1024  # in one choice
 MOST_TEXT: Final = 1024 * 1024  # characters of a choice's text kept for the places of citations
 _FINISHES: Final[dict[str, Finish]] = {
@@ -66,8 +68,6 @@ _BROKEN: Final = frozenset(
         "MALFORMED_RESPONSE",
     }
 )
-_ENVELOPE: Final = frozenset({"candidates", "usageMetadata", "modelVersion", "responseId"})
-_PLAIN: Final = frozenset({"content", "index"})
 _NO_WORD: Final = ("", "FINISH_REASON_UNSPECIFIED")
 _OWN_PARTS: Final = ("toolCall", "toolResponse", "fileData", "functionResponse")
 
@@ -140,6 +140,11 @@ class _Strand:
             self.block += 1
         return self.block
 
+    @property
+    def open(self) -> bool:
+        """Text may be told as it comes."""
+        return not self.finished and self.pending is None and self.fence is None
+
     def closed(self) -> None:
         """What comes next begins a block of its own."""
         self._kind = ""
@@ -159,7 +164,7 @@ class _Strand:
 class EventReader:
     """One answer's state; see adapters.base.Reader."""
 
-    __slots__ = ("_begun", "_fenced", "_id", "_meter", "_seals", "_strands")
+    __slots__ = ("_begun", "_fenced", "_id", "_meter", "_misses", "_seals", "_strands")
 
     def __init__(self, ask: Ask) -> None:
         self._begun = False
@@ -167,10 +172,15 @@ class EventReader:
         self._meter = Meter()
         self._strands: dict[int, _Strand] = {}
         self._seals = ask.dialect != DIALECT
+        self._misses = 0
         self._fenced = self._seals and ask.controls.format is not None and bool(ask.tools)
 
     def read(self, frame: Frame) -> Iterable[Event]:
         """See adapters.base.Reader."""
+        if self._begun and frame.data is not None and self._misses < MISSES:
+            said = self._quick(frame.data)
+            if said is not None:
+                return said
         value = frame.tree
         if isinstance(value, dict):
             return self.take(value)
@@ -182,10 +192,6 @@ class EventReader:
 
     def take(self, chunk: Tree) -> list[Event]:
         """The events of one chunk."""
-        said = self._more(chunk) if self._begun else None
-        if said is not None:
-            usage = self._meter.take(chunk.get("usageMetadata"))
-            return [said] if usage is None else [said, Metered(usage)]
         failure = spoken(chunk)
         if failure is not None:
             return [Failed(failure)]
@@ -206,26 +212,24 @@ class EventReader:
             events.append(Metered(usage))
         return events
 
-    def _more(self, chunk: Tree) -> TextDelta | None:
+    def _quick(self, data: bytes) -> list[Event] | None:
         """More of one candidate's text, which nearly every chunk is; None where there is anything beside it."""
-        if not chunk.keys() <= _ENVELOPE:
+        chunk = quick.read(data)
+        strand = None if chunk is None else self._strands.get(chunk.candidates[0].index)
+        if chunk is None or strand is None or not strand.open:
+            self._misses += 1
             return None
-        try:
-            (candidate,) = chunk["candidates"]
-            (part,) = candidate["content"]["parts"]
-            text = part["text"]
-        except (KeyError, TypeError, ValueError):
-            return None
-        if type(text) is not str or not text or len(part) != 1 or not candidate.keys() <= _PLAIN:
-            return None
-        choice = candidate.get("index", 0)
-        strand = self._strands.get(choice) if type(choice) is int else None
-        if strand is None or strand.finished or strand.pending is not None or strand.fence is not None:
-            return None
-        strand.said = True
-        strand.spoke = strand.spoke or not text.isspace()
-        strand.keep(text)
-        return TextDelta(text, strand.choice, strand.at("text"))
+        text = chunk.candidates[0].content.parts[0].text
+        events: list[Event] = []
+        if text:
+            strand.said = True
+            strand.spoke = strand.spoke or not text.isspace()
+            strand.keep(text)
+            events.append(TextDelta(text, strand.choice, strand.at("text")))
+        usage = self._meter.quick(chunk.usageMetadata)
+        if usage is not None:
+            events.append(Metered(usage))
+        return events
 
     def close(self) -> list[Event]:
         """See adapters.base.Reader. The format has no last word: a stream that ends has ended (B.2)."""

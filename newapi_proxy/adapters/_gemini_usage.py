@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from newapi_proxy.adapters._gemini_quick import Counts
 from newapi_proxy.ir.usage import MOST, Usage, clamped, counted
+from newapi_proxy.wire import tree
 
 Tree = dict[str, Any]
 
@@ -27,20 +29,18 @@ _DETAILS: Final = ("promptTokensDetails", "cacheTokensDetails", "candidatesToken
 class Meter:
     """One answer's usage so far: every chunk tells totals, its fields replace those of the chunks before."""
 
-    __slots__ = ("_counts", "_details", "_parts")
+    __slots__ = ("_counts", "_details", "_parts", "_seen")
 
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}
         self._details: Tree = {}
+        self._seen = b""  # the last details that came the quick way
         self._parts = (0, 0, 0, 0)  # sound and pictures in, sound and pictures out
 
     def take(self, told: Any) -> Usage | None:
         """The usage after this report; None where the report counts nothing or counts what cannot be."""
         if not isinstance(told, dict):
             return None
-        if self._counts.keys() <= told.keys() <= _PLAIN and _believable(told):
-            self._counts = told  # nothing of the reports before is left
-            return self._usage()
         fresh: dict[str, int] = {}
         for name in _COUNTS:
             value = told.get(name)
@@ -54,6 +54,28 @@ class Meter:
         self._counts = {**self._counts, **fresh}
         if not told.keys() <= _PLAIN:
             self._detail(told)
+        return self._usage()
+
+    def quick(self, told: Counts | None) -> Usage | None:
+        """The same for a report that is known to be of believable counts."""
+        if told is None:
+            return None
+        fresh: dict[str, int] = {}
+        if told.promptTokenCount is not None:
+            fresh["promptTokenCount"] = told.promptTokenCount
+        if told.candidatesTokenCount is not None:
+            fresh["candidatesTokenCount"] = told.candidatesTokenCount
+        if told.thoughtsTokenCount is not None:
+            fresh["thoughtsTokenCount"] = told.thoughtsTokenCount
+        if told.totalTokenCount is not None:
+            fresh["totalTokenCount"] = told.totalTokenCount
+        if not fresh:
+            return None
+        self._counts = {**self._counts, **fresh}
+        details = bytes(told.promptTokensDetails)
+        if details != self._seen:
+            self._seen = details
+            self._detail({"promptTokensDetails": tree.lenient(details)})
         return self._usage()
 
     def _detail(self, told: Tree) -> None:
@@ -94,14 +116,6 @@ class Meter:
                 image_out=pictures_out,
             )
         )
-
-
-def _believable(told: Tree) -> bool:
-    """Whether all of it are plain counts, and there are some."""
-    for number in told.values():
-        if type(number) is not int or not 0 <= number <= MOST:
-            return False
-    return bool(told)
 
 
 def _modalities(details: Any) -> dict[str, int]:

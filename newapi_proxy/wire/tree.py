@@ -53,6 +53,14 @@ def lenient(data: bytes) -> Any:
         return None
 
 
+def typed(data: bytes, decoder: msgspec.json.Decoder[T]) -> T | None:
+    """JSON that is exactly of the decoder's type, or None. For what is read often and nearly always looks the same."""
+    try:
+        return decoder.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+
+
 class Document:
     """One whole answer: `raw` as it came, `tree` its JSON, read once however many ask; None where it is none."""
 
@@ -72,10 +80,7 @@ class Document:
     def outline(self, decoder: msgspec.json.Decoder[T]) -> T | None:
         """The body as the decoder's struct, None where it does not fit. What the struct does not name, or has as
         `msgspec.Raw`, is only skipped: of a large body a sixth of the time."""
-        try:
-            return decoder.decode(self.raw)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            return None
+        return typed(self.raw, decoder)
 
 
 _UNREAD: Final = object()
