@@ -63,9 +63,9 @@ class Rests:
             health.wake(name)
         for one in rows:
             key, channel = (one.channel, one.mark), by_name.get(one.channel)
-            if key in self._pending or (key in self._known and not one.enabled):
+            if key in self._pending or (key in self._known and not one.moved):
                 continue
-            if one.enabled:
+            if one.moved:
                 health.wake(one.channel)
                 self._forget(*key)
             elif channel is None or not channel.auto_disable:

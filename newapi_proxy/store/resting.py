@@ -49,7 +49,7 @@ class Rest(msgspec.Struct, frozen=True, kw_only=True):
 
     `mark` says which: what the channel or the key looks like, so that another key of the same place begins anew.
     `pause`: seconds of the channel's last pause. `disables`: the database's channel that rests as a whole by this, or
-    0; `enabled`: when read, whether somebody has enabled that one meanwhile.
+    0; `moved`: when read, whether somebody has given that one another status meanwhile.
     """
 
     channel: str
@@ -58,7 +58,7 @@ class Rest(msgspec.Struct, frozen=True, kw_only=True):
     pause: int = 0
     disables: int = 0
     reason: str = ""
-    enabled: bool = False
+    moved: bool = False
 
 
 class Woken(msgspec.Struct, frozen=True):
@@ -83,7 +83,7 @@ def load(conn: Connection) -> list[Rest]:
             pause=number(row["pause"]),
             disables=number(row["disables"]),
             reason=words(row["reason"]),
-            enabled=number(row["disables"]) > 0 and number(row["status"]) != channels.AUTO_DISABLED,
+            moved=number(row["disables"]) > 0 and number(row["status"]) != channels.AUTO_DISABLED,
         )
         for row in conn.execute(asked).mappings()
     ]
@@ -91,7 +91,7 @@ def load(conn: Connection) -> list[Rest]:
 
 def ours(conn: Connection) -> frozenset[int]:
     """The database's channels whose status 3 is ours: they serve again by themselves."""
-    return frozenset(one.disables for one in load(conn) if one.disables)
+    return frozenset(one.disables for one in load(conn) if one.disables and not one.moved)
 
 
 def begin(conn: Connection, rests: Sequence[Rest], at: int) -> list[bool]:

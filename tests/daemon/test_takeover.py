@@ -200,9 +200,13 @@ def test_a_dead_credential_is_written_where_the_other_program_looks(
     status, headers, _ = ask(running.url, model="gpt-4o", headers=BEARER)
     assert (status, len(upstream.calls)) == (503, 0)
     assert int(headers["retry-after"]) > 500
-    change(file, "UPDATE channels SET status = 1 WHERE id = 1")
-    running.wait(lambda line: line.get("cause") == "database")
-    assert ask(running.url, model="gpt-4o", headers=BEARER)[0] == 200
+    for status, told in ((2, (503, "model_not_found")), (1, (200, None))):  # by hand: off, and on
+        running.lines.clear()
+        change(file, "UPDATE channels SET status = ? WHERE id = 1", status)
+        running.wait(lambda line: line.get("cause") == "database")
+        code, _, body = ask(running.url, model="gpt-4o", headers=BEARER)
+        assert (code, orjson.loads(body).get("error", {}).get("code")) == told
+        assert found(file, "SELECT status FROM channels WHERE id = 1") == [(status,)]
     assert found(file, "SELECT COUNT(*) FROM proxy_health") == [(0,)]
 
 
