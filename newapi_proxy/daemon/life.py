@@ -165,7 +165,7 @@ class Daemon:
             await self._accept(self._private, private),
         ]
         self._signals()
-        reload.adopt(whole, house)
+        self._reloader.adopt(whole)
         spawn(self._reloads(), "reload")
         spawn(follow(views, self._reloader, self._end, shared=database.shared), "following")
         if database.shared:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +19,7 @@ from newapi_proxy.config.nodes import Fault
 from newapi_proxy.daemon.redaction import hide
 from newapi_proxy.daemon.rests import Rests
 from newapi_proxy.daemon.view import Views
+from newapi_proxy.errors import OurError
 from newapi_proxy.relay.house import House
 from newapi_proxy.snapshot import FIXED
 
@@ -34,7 +36,7 @@ class Reloader:
         self._views = views
         self._rests = rests
         self._loaded = loaded  # as the file has it
-        self._warned: tuple[Fault, ...] = loaded.warnings
+        self._warned: tuple[Fault, ...] = ()
         self._one = asyncio.Lock()
         self.count = 0
 
@@ -49,10 +51,19 @@ class Reloader:
             made = await self._views.again(self._loaded)
             if made is not None:
                 self._house.snapshot = made[0]
-            await self._rests.follow(self._house.health, self._house.snapshot)
+            await self._woken()
             if made is not None:
                 self._tell(made[1])
             return made is not None
+
+    def adopt(self, whole: load.Loaded) -> None:
+        """What follows from a file that is in use now, joined with the database."""
+        self._warned = whole.warnings
+        adopt(whole, self._house)
+
+    async def _woken(self) -> None:
+        with suppress(OurError):  # the writer says so; the next look does it
+            await self._rests.follow(self._house.health, self._house.snapshot)
 
     def _tell(self, whole: load.Loaded) -> None:
         metrics.forget_channels(channel.name for channel in self._house.snapshot.channels)
@@ -77,9 +88,9 @@ class Reloader:
             return self._kept("what needs a restart has changed")
         hide(loaded.config)
         self._house.snapshot, whole = await self._views.build(loaded)
-        self._loaded, self._warned = loaded, whole.warnings
-        await self._rests.follow(self._house.health, self._house.snapshot)
-        adopt(whole, self._house)
+        self._loaded = loaded
+        await self._woken()
+        self.adopt(whole)
         self._settle()
         return True
 

@@ -151,6 +151,7 @@ def test_changes_by_others_are_noticed(daemon: Start, upstream: Scripted, tmp_pa
     change(file, "UPDATE users SET quota = quota + 1 WHERE id = 2")
     change(file, "INSERT INTO tokens (user_id, key, name, remain_quota) VALUES (2, 'other', 'other', 400000)")
     noticed(1)
+    assert len([line for line in running.lines if "channel 3 (spark)" in str(line.get("warning"))]) == 1
     assert ask(running.url, model="gpt-4o", headers=other)[0] == 200
     change(file, "UPDATE channels SET key = 'turned' WHERE id = 1")
     noticed(2)
