@@ -13,11 +13,14 @@ from typing import Any
 
 import pytest
 
+from tests.fakes.drawn import mj, one, songs
 from tests.fakes.engines import conn, database_url, mariadb, postgres, pytest_pyfunc_call, redis_server
 from tests.fakes.process import Daemon
 from tests.fakes.process import free_port as find_port
 
-__all__ = ["conn", "database_url", "mariadb", "postgres", "pytest_pyfunc_call", "redis_server"]  # every test's
+__all__ = [  # every test's
+    "conn", "database_url", "mariadb", "mj", "one", "postgres", "pytest_pyfunc_call", "redis_server", "songs",
+]  # fmt: skip
 NO_SKIP = os.environ.get("NEWAPI_PROXY_NO_SKIP") == "1"
 
 _connect, _connect_ex = socket.socket.connect, socket.socket.connect_ex
@@ -131,5 +134,5 @@ def daemon(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
         return started[-1].start()
 
     yield start
-    for one in started:
-        one.stop()
+    for running in started:
+        running.stop()

@@ -2,41 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from newapi_proxy.config.model import Group
-from tests.fakes import midjourney, suno
+from tests.fakes import midjourney
 from tests.fakes.midjourney import Midjourney
 from tests.fakes.suno import Suno
-from tests.fakes.task_world import BOB, START, World, drawing, singing, world
+from tests.fakes.task_world import BOB, START, World, drawing
 
 IMAGINE = 50_000  # 0.1 USD
 UPSCALE = 25_000
-
-
-@pytest.fixture
-async def mj() -> AsyncIterator[Midjourney]:
-    """The fake Midjourney."""
-    async with midjourney.serving() as one:
-        yield one
-
-
-@pytest.fixture
-async def songs() -> AsyncIterator[Suno]:
-    """The fake Suno."""
-    async with suno.serving() as one:
-        yield one
-
-
-@pytest.fixture
-async def one(mj: Midjourney, songs: Suno, tmp_path: Path) -> AsyncIterator[World]:
-    """A world with both."""
-    async with world(tmp_path, drawing(mj.url), singing(songs.url), public_url="https://gw.example.org/") as made:
-        yield made
 
 
 async def imagined(one: World, mj: Midjourney, prompt: str = "cat") -> str:
@@ -58,6 +35,7 @@ async def fetched(one: World, id: str) -> dict[str, Any]:
 
 async def test_1_imagine(one: World, mj: Midjourney) -> None:
     """A picture is paid for once, its preview and its end are seen in two polls."""
+    await one.reload(public_url="https://gw.example.org/")
     answer = await one.post("/mj/submit/imagine", {"prompt": "cat"})
     id = answer.tree["result"]
     assert (answer.status, answer.tree["code"], answer.tree["properties"]) == (200, 1, {"discordInstanceId": "111"})

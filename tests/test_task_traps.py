@@ -6,9 +6,7 @@ import asyncio
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -16,8 +14,7 @@ import orjson
 import pytest
 from sqlalchemy import update
 
-from newapi_proxy import metrics
-from newapi_proxy.billing import audit, ledger
+from newapi_proxy.billing import ledger
 from newapi_proxy.config.model import Limits, Token
 from newapi_proxy.secret import Secret
 from newapi_proxy.store import channels as channel_rows
@@ -28,33 +25,9 @@ from tests.fakes import midjourney, suno
 from tests.fakes.midjourney import PNG, Midjourney
 from tests.fakes.process import ROOT
 from tests.fakes.suno import Suno
-from tests.fakes.task_world import ALICE, BOB, START, World, drawing, singing, until, world
+from tests.fakes.task_world import ALICE, BOB, START, World, drawing, singing, until
 
 IMAGINE = 50_000
-
-
-@pytest.fixture
-async def mj() -> AsyncIterator[Midjourney]:
-    """The fake Midjourney."""
-    async with midjourney.serving() as one:
-        yield one
-
-
-@pytest.fixture
-async def songs() -> AsyncIterator[Suno]:
-    """The fake Suno."""
-    async with suno.serving() as one:
-        yield one
-
-
-@pytest.fixture
-async def one(mj: Midjourney, songs: Suno, tmp_path: Path) -> AsyncIterator[World]:
-    """A world with both; afterwards the books add up and nothing unexpected was raised."""
-    bugs = metrics.bugs()
-    async with world(tmp_path, drawing(mj.url), singing(songs.url)) as made:
-        yield made
-        assert await made.house.db.read(audit.check) == []
-    assert metrics.bugs() == bugs
 
 
 def option(channel: Any, **options: Any) -> Any:

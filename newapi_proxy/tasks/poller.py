@@ -26,6 +26,7 @@ from newapi_proxy.tasks.calls import Desk, call, marked
 BATCH: Final = 200  # ids in one question
 BATCHES: Final = 10  # questions to a channel in one round
 AT_ONCE: Final = 16  # channels asked at the same time
+PACE: Final = 16  # changes in one transaction: others wait for the writer no longer than that
 SECONDS: Final = 15.0  # for one answer
 ANSWER: Final = 32 << 20  # bytes of it
 GONE: Final = "The channel of this task is not configured any more."
@@ -164,19 +165,21 @@ def _ticks(job: Job) -> int:
 async def _written(one: _Round, moved: Sequence[tuple[Job, Task]], still: Sequence[str]) -> None:
     """Writes what has changed, notes what has not. Raises OurError where the database could not."""
     db = one.desk.db
-    writes: list[asyncio.Future[books.Moved]] = [
-        db.write(books.advance, books.Move(request_id=job.request_id, step=tasks.Step(job, task, one.now)))
-        for job, task in moved
-    ]
-    noted = [db.write(lambda conn, _: [tasks.touch(conn, still, one.now)], None)] if still else []
-    results = await asyncio.gather(*writes, return_exceptions=True)
-    for (job, task), result in zip(moved, results, strict=True):
-        if isinstance(result, books.Moved) and result.won and task.done:
-            _told(one, job, task, result.refunded)
-    notes = await asyncio.gather(*noted, return_exceptions=True)
-    failed = next((one for one in (*results, *notes) if isinstance(one, BaseException)), None)
-    if failed is not None:
-        raise failed
+    if still:
+        await db.write(lambda conn, _: [tasks.touch(conn, still, one.now)], None)
+    for start in range(0, len(moved), PACE):
+        some = moved[start : start + PACE]
+        writes: list[asyncio.Future[books.Moved]] = [
+            db.write(books.advance, books.Move(request_id=job.request_id, step=tasks.Step(job, task, one.now)))
+            for job, task in some
+        ]
+        results = await asyncio.gather(*writes, return_exceptions=True)
+        for (job, task), result in zip(some, results, strict=True):
+            if isinstance(result, books.Moved) and result.won and task.done:
+                _told(one, job, task, result.refunded)
+        failed = next((result for result in results if isinstance(result, BaseException)), None)
+        if failed is not None:
+            raise failed
 
 
 def _told(one: _Round, job: Job, task: Task, refunded: int) -> None:
