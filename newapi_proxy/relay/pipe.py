@@ -125,9 +125,14 @@ class Translated:
     def feed(self, data: bytes) -> bytes:
         """See Pipe."""
         out: list[bytes] = []
+        heard, read, tell = self.heard, self._reader.read, self._writer.feed
         for frame in self._decoder.feed(data):
-            if self.heard.ended or not self._write(self._reader.read(frame), out):
+            if heard.ended:
                 break
+            for event in read(frame):
+                if not heard.take(event):
+                    return b"".join(out)
+                out.append(tell(event))
         return b"".join(out)
 
     def drain(self) -> bytes:

@@ -16,6 +16,7 @@ from newapi_proxy.ir.events import (
     Event,
     Finished,
     LogProbs,
+    Metered,
     Picture,
     ReasoningDelta,
     ReasoningSealed,
@@ -79,17 +80,17 @@ class Writer:
         """The event's bytes; may be empty."""
         if self._inlined is not None:
             return b"".join([self._told(one) for one in self._inlined.feed(event)])
+        if type(event) is TextDelta:  # nearly every event
+            voice = self._voices.get(event.choice)
+            text = event.text
+            if voice is not None and text and not voice.finished and not self._closed:
+                voice.length += len(text)
+                return voice.text_head + tree.encode(text) + b"}" + self._tail
         return self._told(event)
 
     def _told(self, event: Event) -> bytes:
-        if type(event) is TextDelta:
-            voice = self._voices.get(event.choice)
-            if voice is not None and not voice.finished and not self._closed:
-                text = event.text
-                if not text:
-                    return b""
-                voice.length += len(text)
-                return voice.text_head + tree.encode(text) + b"}" + self._tail
+        if type(event) is Metered:
+            return b""
         if isinstance(event, Started):
             if not self._voices:
                 self._id = event.id or self._id
