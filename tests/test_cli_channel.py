@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import sqlite3
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import orjson
 import pytest
@@ -130,3 +132,127 @@ def test_one_apis_numbers(tmp_path: Path, run: Run) -> None:
     assert rows(tmp_path, "SELECT type FROM channels WHERE name = 'fresh'") == [(36,)]
     listed = {one["name"]: one["type"] for one in orjson.loads(run("list", "--format", "json")[1])}
     assert (listed["fresh"], listed["spark"]) == ("deepseek", "18 (Xunfei Spark)")
+
+
+class Provider(BaseHTTPRequestHandler):
+    """Answers by path: what a server of the OpenAI format, and those that tell balances, would say."""
+
+    said: ClassVar[dict[str, tuple[int, Any]]] = {}
+
+    def log_message(self, *words: object) -> None:
+        """Says nothing."""
+
+    def answer(self) -> None:
+        """The answer of the path."""
+        self.rfile.read(int(self.headers.get("content-length") or 0))
+        status, body = self.said[self.path.partition("?")[0]]
+        if "sk-dead" in self.headers["authorization"]:
+            status, body = 401, {"error": {"message": "no such key"}}
+        data = orjson.dumps(body)
+        self.send_response(status)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    do_GET = do_POST = answer
+
+
+@pytest.fixture
+def provider() -> Iterator[str]:
+    """Its address."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Provider)
+    running = threading.Thread(target=server.serve_forever)
+    running.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    running.join()
+    server.server_close()
+
+
+CHAT = {
+    "id": "c",
+    "object": "chat.completion",
+    "created": 1,
+    "model": "m",
+    "choices": [{"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}],
+    "usage": {"prompt_tokens": 8, "completion_tokens": 1, "total_tokens": 9},
+}
+USED = {"prompt_tokens": 2, "total_tokens": 2}
+VECTORS = {"object": "list", "data": [{"index": 0, "embedding": [0.5]}], "usage": USED}
+
+
+def test_a_channel_is_tried_with_each_key(run: Run, provider: str, tmp_path: Path) -> None:
+    """One small request a key, of the kind that the model's name says; New API's columns tell how long it took."""
+    Provider.said = {"/v1/chat/completions": (200, CHAT), "/v1/embeddings": (200, VECTORS)}
+    run("add", "two", "--type", "openai", "--key", "sk-good\nsk-dead", "--models", "m,m-embed", "--base-url", provider)
+    code, out, _ = run("test", "two", "--format", "json")
+    assert code == 1
+    assert [(one["key"], one["kind"], one["ok"], one["status"], one["tokens"]) for one in orjson.loads(out)] == [
+        (0, "chat", True, 200, 9),
+        (1, "chat", False, 401, 0),
+    ]
+    assert "no such key" in orjson.loads(out)[1]["why"]
+    assert rows(tmp_path, "SELECT test_time > 0, response_time >= 0 FROM channels WHERE name = 'two'") == [(1, 1)]
+    code, out, _ = run("test", "two", "--model", "m-embed", "--format", "json")
+    assert (orjson.loads(out)[0]["kind"], orjson.loads(out)[0]["tokens"]) == ("embeddings", 2)
+    assert rows(tmp_path, "SELECT COUNT(*) FROM ledger") == rows(tmp_path, "SELECT COUNT(*) FROM logs") == [(0,)]
+
+
+def test_a_channel_that_is_not_there_is_said(run: Run) -> None:
+    """The file's own channels can be tried too; what does not exist, or tells no balance, is a sentence."""
+    assert run("test", "local")[0] == 0
+    assert run("test", "local", "--kind", "rerank")[0] == 0
+    assert "There is no channel other" in run("test", "other")[2]
+    assert "tell no key" in run("balance", "local")[2]
+
+
+@pytest.mark.parametrize(
+    ("type", "said", "balance", "currency"),
+    [
+        (
+            "openai",
+            {
+                "/v1/dashboard/billing/subscription": {"hard_limit_usd": 20.0},
+                "/v1/dashboard/billing/usage": {"total_usage": 1234.5},
+            },
+            "7.655",
+            "USD",
+        ),
+        (
+            "deepseek",
+            {
+                "/user/balance": {
+                    "balance_infos": [
+                        {"currency": "CNY", "total_balance": "70.00"},
+                        {"currency": "USD", "total_balance": "1.50"},
+                    ]
+                }
+            },
+            "1.50",
+            "USD",
+        ),
+        ("siliconflow", {"/v1/user/info": {"code": 20000, "data": {"totalBalance": "3.2"}}}, "3.2", "CNY"),
+        ("openrouter", {"/v1/credits": {"data": {"total_credits": 10, "total_usage": 2.5}}}, "7.5", "USD"),
+        ("moonshot", {"/v1/users/me/balance": {"data": {"available_balance": 49.5}}}, "49.5", "CNY"),
+    ],
+)
+def test_balances(run: Run, provider: str, tmp_path: Path, type: str, said: Any, balance: str, currency: str) -> None:
+    """What the provider tells is shown, and dollars are kept where New API shows them."""
+    Provider.said = {path: (200, body) for path, body in said.items()}
+    assert run("add", "rich", "--type", type, "--key", "sk-good", "--models", "m", "--base-url", provider)[0] == 0
+    code, out, _ = run("balance", "rich", "--format", "json")
+    assert code == 0
+    assert [(one["balance"], one["currency"]) for one in orjson.loads(out)] == [(balance, currency)]
+    kept = rows(tmp_path, "SELECT balance, balance_updated_time > 0 FROM channels WHERE name = 'rich'")
+    assert kept == ([(float(balance), 1)] if currency == "USD" else kept)
+
+
+def test_a_balance_that_is_refused(run: Run, provider: str) -> None:
+    """A dead key, and an answer that says nothing, are said to be that."""
+    Provider.said = {"/v1/credits": (200, {"data": None})}
+    run("add", "odd", "--type", "openrouter", "--key", "sk-good\nsk-dead", "--models", "m", "--base-url", provider)
+    code, out, _ = run("balance", "odd", "--format", "json")
+    assert code == 1
+    assert orjson.loads(out)[0]["why"] == "not told"
+    assert "no such key" in orjson.loads(out)[1]["why"]

@@ -6,7 +6,9 @@ compares a provider's name.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from datetime import date
+from decimal import Decimal
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -241,7 +243,9 @@ class Adapter(msgspec.Struct, frozen=True, kw_only=True):
     wrong with a key, for who checks a configuration; it does not quote the key. `uploads`: how media become files of
     the provider's own, where they must. `tuned`: `chat` for a channel's options, where they say how to read answers.
     `inherited`: what a database row of New API means for this type, where it means more than the columns that all types
-    share (relay-and-billing 4.12, 4.13). `retry_400`: the inherited rule for channel number 14 (relay-and-billing 4.5).
+    share (relay-and-billing 4.12, 4.13). `balance`: yields what is to be asked and is sent the
+    answers' JSON; returns what the account has left and in which currency, None where it is not told. `retry_400`: the
+    inherited rule for channel number 14 (relay-and-billing 4.5).
     """
 
     name: str
@@ -257,6 +261,7 @@ class Adapter(msgspec.Struct, frozen=True, kw_only=True):
     speech: Endpoint | None = None
     transcription: Endpoint | None = None
     counting: Counting | None = None
+    balance: Callable[[Target, date], Generator[Outgoing, Any, tuple[Decimal, str] | None]] | None = None
     local: Local | None = None
     by_bytes: Callable[[Media, str], bool] | None = None
     suffixes: Callable[[str], Named | None] | None = None

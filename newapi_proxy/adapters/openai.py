@@ -20,6 +20,7 @@ from newapi_proxy.adapters import (
     _openai_models,
     _openai_responses,
 )
+from newapi_proxy.adapters._balances import BALANCES
 from newapi_proxy.adapters._inherited import Inherited, Meant
 from newapi_proxy.adapters._inlining import inlined_parts
 from newapi_proxy.adapters._openai_build import Replay, build, effort, listed
@@ -276,6 +277,7 @@ def compatible(
         chat=(first, *_native(name, first), *_legacy(name, first)),
         **_openai_endpoints.beside(name, first.auth, first.quirks.headers),
         **_openai_media.beside(name, first.auth, first.quirks.headers),
+        balance=BALANCES.get(name),
         by_bytes=file_urls,
         suffixes=suffixes,
         owner=owner or name,

@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 
 from newapi_proxy.adapters import numbers
 from newapi_proxy.billing.charge import usd
-from newapi_proxy.cli import output, settings
+from newapi_proxy.cli import output, probing, settings
 from newapi_proxy.cli.database import failed, use
 from newapi_proxy.clock import SystemClock
 from newapi_proxy.config import inherited, load
@@ -54,7 +54,7 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Adds the actions `list`, `add`, `show`, `enable`, `disable` and `rm`."""
+    """Adds the actions `list`, `add`, `show`, `enable`, `disable`, `rm`, `test` and `balance`."""
     actions = parser.add_subparsers(dest="action", required=True)
     action = actions.add_parser("list", help="every channel, the file's too")
     action.add_argument("--format", choices=("table", "json", "csv"), default="table")
@@ -77,6 +77,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action = actions.add_parser(name, help=does)
         action.add_argument("channel", metavar="ID|NAME")
         action.add_argument("--format", choices=("table", "json", "csv"), default="table")
+    probing.configure(actions)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -84,6 +85,8 @@ def run(args: argparse.Namespace) -> int:
     loaded = settings.load(args)
     if loaded.config is None:
         return settings.code(loaded)
+    if args.action in ("test", "balance"):
+        return probing.run(args, loaded)
     if args.action == "add":
         return use(args, lambda conn: _add(conn, args), write=True, config=loaded.config)
     if args.action == "list":

@@ -103,18 +103,23 @@ class Views:
 
     async def _joined(self, loaded: Loaded, rows: Rows) -> tuple[Snapshot, Loaded]:
         loop = asyncio.get_running_loop()
-        joined, made = await loop.run_in_executor(None, _made, loaded, rows)
+        joined, found = await loop.run_in_executor(None, _made, loaded, rows)
         hide(joined.config)
         for name in rows.shadowed:
             self._tell("token", name, "the file names the same key, and wins")
         for name in joined.takeover.shadowed:
             self._tell("channel", name, "the file names a channel so, and wins")
-        return made, joined.loaded
+        return found, joined.loaded
 
     def _tell(self, what: str, name: str, reason: str) -> None:
         if (what, name) not in self._told:
             self._told.add((what, name))
             log.logger().warning("shadowed", **{what: name}, reason=reason)
+
+
+def made(loaded: Loaded, rows: Rows) -> Snapshot:
+    """The snapshot that a daemon would serve by."""
+    return _made(loaded, rows)[1]
 
 
 def _made(loaded: Loaded, rows: Rows) -> tuple[Joined, Snapshot]:

@@ -205,6 +205,16 @@ def set_status(
     return True
 
 
+def responded(conn: Connection, id: int, milliseconds: int, at: int) -> None:
+    """A test was answered in so many milliseconds; `at` unix seconds."""
+    conn.execute(update(channels).where(channels.c.id == id).values(response_time=milliseconds, test_time=at))
+
+
+def balanced(conn: Connection, id: int, usd: float, at: int) -> None:
+    """Its account has so many USD left; `at` unix seconds."""
+    conn.execute(update(channels).where(channels.c.id == id).values(balance=usd, balance_updated_time=at))
+
+
 def named(conn: Connection) -> dict[int, str]:
     """Every channel's name by its id, the file's too."""
     return {row.id: words(row.name) for row in conn.execute(select(channels.c.id, channels.c.name))}
