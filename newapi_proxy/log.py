@@ -52,7 +52,7 @@ EVENTS: Final = frozenset(
         "holds_recovered",
         "ledger_unavailable",
         "ledger_recovered",
-        "shared_unavailable",  # Redis: each process holds the limits for itself meanwhile
+        "shared_unavailable",  # each process holds the limits for itself meanwhile
         "shared_recovered",
         "rows_pruned",  # rows that were older than `retention`
     }

@@ -18,23 +18,33 @@ from newapi_proxy.store.db import Database
 from newapi_proxy.store.groups import Living
 
 if TYPE_CHECKING:
-    from newapi_proxy.store.shared import Shared
+    from newapi_proxy.store.shared import Place, Shared
 
 _EVERY: Final = 10.0  # seconds between two looks for others that died
 
 
 async def meet(house: House, redis: Secret | None) -> Shared | None:
-    """Shares limits and breakers with the others, where a Redis is configured. Raises OurError."""
-    if redis is None:
+    """Shares limits with the others: in Redis where one is configured, else in the database. Raises OurError."""
+    if redis is None and not house.db.shared:
         return None
-    from newapi_proxy.relay import news  # loaded where they are used
-    from newapi_proxy.store.shared import Shared
+    from newapi_proxy.store.shared import Shared  # loaded where they are used
 
-    shared = await Shared.open(redis.reveal(), house.clock.monotonic, house.boot)
-    house.windows = shared
-    news.connect(house.health, house.clock, shared.tell)
-    shared.listen(lambda one: news.hear(house, one))
+    house.windows = shared = Shared(await _place(house, redis), house.clock.monotonic, house.boot).start()
     return shared
+
+
+async def _place(house: House, redis: Secret | None) -> Place:
+    if redis is None:
+        from newapi_proxy.store.tabled import Tabled
+
+        return Tabled(house.db)
+    from newapi_proxy.relay import news
+    from newapi_proxy.store.redis import Redis
+
+    place = await Redis.open(redis.reveal(), house.boot)
+    news.connect(house.health, house.clock, place.tell)
+    place.listen(lambda one: news.hear(house, one))
+    return place
 
 
 async def recover(database: Database, clock: Clock) -> None:

@@ -22,12 +22,13 @@ ASLEEP: Final = 10  # seconds; MySQL has no limit for idle transactions, only fo
 
 
 class Kind(msgspec.Struct, frozen=True, kw_only=True):
-    """One kind of server. `now`: its clock as whole unix seconds, in SQL."""
+    """One kind of server. `now`: its clock as whole unix seconds, in SQL; `moment`: with their parts."""
 
     driver: str
     module: str
     extra: str
     now: str
+    moment: str
     writing: Mapping[str, Any]
     reading: Mapping[str, Any]
     lock: str
@@ -100,6 +101,7 @@ KINDS: Final[Mapping[str, Kind]] = {
         module="asyncpg",
         extra="postgres",
         now="CAST(EXTRACT(EPOCH FROM clock_timestamp()) AS BIGINT)",
+        moment="CAST(EXTRACT(EPOCH FROM clock_timestamp()) AS DOUBLE PRECISION)",
         writing={
             "server_settings": {
                 "application_name": "newapi-proxy",
@@ -125,6 +127,7 @@ KINDS: Final[Mapping[str, Kind]] = {
         module="asyncmy",
         extra="mysql",
         now="UNIX_TIMESTAMP()",
+        moment="UNIX_TIMESTAMP(SYSDATE(6))",
         writing={
             "init_command": f"SET SESSION wait_timeout = {ASLEEP}, innodb_lock_wait_timeout = {LOCK},"
             " sql_mode = 'STRICT_TRANS_TABLES,NO_ENGINE_SUBSTITUTION'"

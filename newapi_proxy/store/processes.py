@@ -29,6 +29,11 @@ def now(conn: Connection) -> int:
     return int(conn.execute(select(literal_column(KINDS[conn.dialect.name].now))).scalar_one())
 
 
+def moment(conn: Connection) -> float:
+    """Unix seconds and their parts by the database's clock."""
+    return float(conn.execute(select(literal_column(KINDS[conn.dialect.name].moment))).scalar_one())
+
+
 def take_turn(conn: Connection) -> None:
     """Waits for the other writers' transactions; the turn ends with this one."""
     if conn.execute(_LOCK).first() is None:

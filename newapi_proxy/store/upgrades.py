@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Table, inspect, literal, select, table, text
 from sqlalchemy.schema import CreateColumn
 
 from newapi_proxy.errors import OurError
-from newapi_proxy.store import hourly, origin, resting, schema, tasks
+from newapi_proxy.store import hourly, origin, resting, schema, subjects, tasks
 
 
 def _origin(conn: Connection) -> None:
@@ -66,6 +66,11 @@ def _task_tables(conn: Connection) -> None:
     _create(conn, tasks.TABLE)
 
 
+def _window_table(conn: Connection) -> None:
+    """What several processes have taken of limits."""
+    _create(conn, subjects.TABLE)
+
+
 UPGRADES: Final[Sequence[tuple[str, Callable[[Connection], None]]]] = (
     ("origin", _origin),
     ("inherited_tables", _inherited_tables),
@@ -76,6 +81,7 @@ UPGRADES: Final[Sequence[tuple[str, Callable[[Connection], None]]]] = (
     ("health_table", _health_table),
     ("hourly_mark", _hourly_mark),
     ("task_tables", _task_tables),
+    ("window_table", _window_table),
 )
 
 

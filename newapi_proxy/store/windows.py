@@ -87,7 +87,7 @@ class Windows(Protocol):
         ...
 
 
-class _Entry:
+class Entry:
     """Something counted, until it leaves the window. `began`: when the first of what it counts would leave."""
 
     __slots__ = ("amount", "began", "until")
@@ -97,7 +97,7 @@ class _Entry:
         self.amount = amount
 
 
-class _Window:
+class Window:
     """A sliding window: the sum never exceeds what fits into any interval of its length.
 
     Entries that come close together after the first `EXACT` are counted as one that leaves with the last of them: late
@@ -108,10 +108,11 @@ class _Window:
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
-        self.entries: deque[_Entry] = deque()
+        self.entries: deque[Entry] = deque()
         self.total = 0
 
     def forget(self, now: float) -> None:
+        """Drops what has left."""
         entries = self.entries
         while entries and entries[0].until <= now:
             self.total -= entries.popleft().amount
@@ -129,7 +130,8 @@ class _Window:
                     return entry.until - now
         return math.inf
 
-    def add(self, now: float, amount: int) -> _Entry:
+    def add(self, now: float, amount: int) -> Entry:
+        """Counts an amount; the entry that it went into."""
         until = now + self.seconds
         entries = self.entries
         self.total += amount
@@ -143,11 +145,12 @@ class _Window:
                 last.until = until
                 last.amount += amount
                 return last
-        entry = _Entry(until, amount)
+        entry = Entry(until, amount)
         entries.append(entry)
         return entry
 
-    def change(self, now: float, entry: _Entry, by: int) -> None:
+    def change(self, now: float, entry: Entry, by: int) -> None:
+        """Puts an entry right, unless it has left."""
         self.forget(now)
         if entry.until > now:
             entry.amount += by
@@ -161,13 +164,13 @@ class _Counter:
 
     def __init__(self, ceiling: Ceiling) -> None:
         self.slots = 0
-        self.windows: dict[str, _Window] = {}
+        self.windows: dict[str, Window] = {}
         self.bind(ceiling)
 
     def bind(self, ceiling: Ceiling) -> None:
         self.ceiling = ceiling
         self.most = math.inf if ceiling.slots is None else ceiling.slots
-        self.under = tuple((self.windows.setdefault(rate.name, _Window(rate.seconds)), rate) for rate in ceiling.rates)
+        self.under = tuple((self.windows.setdefault(rate.name, Window(rate.seconds)), rate) for rate in ceiling.rates)
 
     def full(self, now: float, tokens: int, least: int) -> Full | None:
         limit, wait = "", 0.0
@@ -185,7 +188,7 @@ class _Counter:
         return not self.slots and not any(window.entries for window in self.windows.values())
 
 
-_Part = tuple[_Window, _Entry, int]
+_Part = tuple[Window, Entry, int]
 
 
 class Grant:

@@ -60,8 +60,10 @@ class Site:
 
 
 @asynccontextmanager
-async def site(folder: Path, database: Any, redis: servers.Redis, extra: str = "") -> AsyncIterator[Site]:
-    """Everything that runs; `extra` is appended to the configuration."""
+async def site(
+    folder: Path, database: Any, redis: servers.Redis, extra: str = "", *, alone: bool = False
+) -> AsyncIterator[Site]:
+    """Everything that runs; `extra` is appended to the configuration, which names no Redis where `alone`."""
     await asyncio.to_thread(statement, database.url(_default(database)), f"DROP DATABASE IF EXISTS {DATABASE}")
     await asyncio.to_thread(statement, database.url(_default(database)), f"CREATE DATABASE {DATABASE}")
     async with AsyncExitStack() as stack:
@@ -70,7 +72,7 @@ async def site(folder: Path, database: Any, redis: servers.Redis, extra: str = "
         port = free_port()
         config = folder / "config.yaml"
         where = f"database: {database.url(DATABASE, lines[0].port)}\n"
-        where += f"redis: {redis.url(lines[1].port)}\nreuse_port: true\n"
+        where += "reuse_port: true\n" + ("" if alone else f"redis: {redis.url(lines[1].port)}\n")
         config.write_text(storm.config(port, upstream.url).replace("database: sqlite:///newapi.db\n", where) + extra)
         config.chmod(0o600)
         url = f"http://127.0.0.1:{port}"
@@ -137,12 +139,15 @@ async def killed(
 
 
 async def limit(
-    folder: Path, database: Any, redis: servers.Redis, seed: int, *, calls: int = 300
+    folder: Path, database: Any, redis: servers.Redis, seed: int, *, calls: int = 300, alone: bool = False
 ) -> tuple[list[str], str]:
-    """A key that may have 100 requests a minute, through four daemons: what went wrong, and the run in one line."""
+    """A key that may have 100 requests a minute, through four daemons: what went wrong, and the run in one line.
+
+    `alone`: without Redis, so that the database counts.
+    """
     key = "sk-canary-client-limited-0123456789"
     extra = f"  - {{name: limited, key: {key}, limits: {{rpm: 100}}}}\n"
-    async with site(folder, database, redis, extra) as one:
+    async with site(folder, database, redis, extra, alone=alone) as one:
         storm.CLIENT_KEYS["limited"] = key
         plans = [replace(storm.plan(seed, number, faults=False), token="limited", pause=0.0) for number in range(calls)]
         begin = time.monotonic()

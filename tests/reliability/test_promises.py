@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.reliability import allowance, ceilings, departures, drawing, duplicates, kills, race, reloads, storm
+from tests.reliability import allowance, busy, ceilings, departures, drawing, duplicates, kills, race, reloads, storm
 
 SEED = 20_241
 
@@ -113,4 +113,17 @@ async def test_reloads_at_length(tmp_path: Path) -> None:
 async def test_departures_at_length(tmp_path: Path) -> None:
     """RF17 in full: ten thousand streams that their clients leave."""
     faults, summary = await departures.run(tmp_path, SEED, clients=10_000, within=1.0)
+    assert not faults, summary
+
+
+async def test_copies_and_reports_beside(tmp_path: Path) -> None:
+    """Copies are made and reports read while the ledger is busy: nobody hears of a lock, every sum holds (RF20)."""
+    faults, summary = await busy.run(tmp_path, rate=300, seconds=2, slowest=0.5)  # a shared machine's bound, not ours
+    assert not faults, summary
+
+
+@pytest.mark.soak
+async def test_copies_and_reports_at_length(tmp_path: Path) -> None:
+    """RF20 in full: a thousand settlements a second."""
+    faults, summary = await busy.run(tmp_path, rate=1000, seconds=30)
     assert not faults, summary

@@ -12,9 +12,12 @@ from tests.reliability import drawing, several
 SEED = 20_242
 
 
-async def test_a_limit_of_all(tmp_path: Path, postgres: servers.Postgres, redis_server: servers.Redis) -> None:
+@pytest.mark.parametrize("alone", [False, True], ids=["redis", "database"])
+async def test_a_limit_of_all(
+    tmp_path: Path, postgres: servers.Postgres, redis_server: servers.Redis, alone: bool
+) -> None:
     """A limit of 100 requests a minute admits exactly 100 through four daemons behind one address."""
-    faults, summary = await several.limit(tmp_path, postgres, redis_server, SEED)
+    faults, summary = await several.limit(tmp_path, postgres, redis_server, SEED, calls=200, alone=alone)
     assert not faults, summary
 
 
