@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, insert, select, update
 
 from newapi_proxy.billing import audit, budgets, forgetting, ledger
 from newapi_proxy.daemon.retention import sweep
@@ -23,56 +24,70 @@ def kept_logs(conn: Connection) -> list[tuple[int, int]]:
     return [(row.created_at, row.type) for row in conn.execute(select(logs.c.created_at, logs.c.type))]
 
 
-async def test_what_traffic_left_goes_and_what_people_did_stays(database: Path) -> None:
-    """Charges, errors and refunds that are too old; top-ups and settings of any age stay, and so does what is young."""
-    opened = await Database.open(f"sqlite:///{database}", database.parent)
+async def opened(url: str, folder: Path, fill: Callable[[Connection], None]) -> Database:
+    """The database of any engine, filled first."""
 
     def write(conn: Connection, items: list[int]) -> list[int]:
-        rows = [{"created_at": NOW - 100 * DAY + at, "type": 1 + at % 6} for at in range(600)]
-        conn.execute(insert(logs), rows)
-        conn.execute(insert(logs), [{"created_at": NOW, "type": 2}])
+        fill(conn)
         return items
 
-    await opened.write(write, 0)
-    assert await sweep(opened, NOW, 90 * DAY) == (300, 0)
-    left = await opened.read(kept_logs)
+    made = await Database.open(url, folder)
+    await made.write(write, 0)
+    return made
+
+
+async def test_what_traffic_left_goes_and_what_people_did_stays(database_url: str, tmp_path: Path) -> None:
+    """Charges, errors and refunds that are too old; top-ups and settings of any age stay, and so does what is young."""
+
+    def fill(conn: Connection) -> None:
+        rows = [{"created_at": NOW - 100 * DAY + at, "type": 1 + at % 6} for at in range(600)]
+        conn.execute(insert(logs), [*rows, {"created_at": NOW, "type": 2}])
+
+    made = await opened(database_url, tmp_path, fill)
+    assert await sweep(made, NOW, 90 * DAY) == (300, 0)
+    left = await made.read(kept_logs)
     assert {kind for at, kind in left if at < NOW - 90 * DAY} == {1, 3, 4}
     assert (len(left), left[-1]) == (301, (NOW, 2))
-    assert await sweep(opened, NOW, 90 * DAY) == (0, 0)
-    await opened.close()
+    assert await sweep(made, NOW, 90 * DAY) == (0, 0)
+    await made.close()
 
 
-async def test_the_ledger_adds_up_after_rows_are_forgotten(database: Path) -> None:
+async def test_the_ledger_adds_up_after_rows_are_forgotten(database_url: str, tmp_path: Path) -> None:
     """A key's grants and a budget's windows are lowered with the rows; open holds and what is younger stay."""
-    opened = await Database.open(f"sqlite:///{database}", database.parent)
-    with db.connect(f"sqlite:///{database}", database.parent) as conn:
+
+    def fill(conn: Connection) -> None:
         (one,) = money.people(conn, [(1000, 1000)])
         ledger.hold(conn, [money.hold(name, one, 10) for name in ("old", "void", "open", "young")])
         ledger.settle(conn, [money.settlement("old", one, 10, 7), money.settlement("young", one, 10, 3)])
         ledger.void(conn, [money.void("void", one, 10)])
-        conn.exec_driver_sql(f"UPDATE ledger SET at = {NOW - 100 * DAY}, resolved_at = {NOW - 100 * DAY}")
-        conn.exec_driver_sql(f"UPDATE ledger SET resolved_at = {NOW - DAY} WHERE request_id = 'young'")
-        conn.exec_driver_sql("UPDATE ledger SET budgets = 'day:1000,' WHERE request_id = 'old'")
+        rows, named = update(ledger_table), ledger_table.c.request_id
+        conn.execute(rows.where(named.in_(("old", "void"))).values(resolved_at=NOW - 100 * DAY))
+        conn.execute(rows.where(named == "young").values(resolved_at=NOW - DAY))
+        conn.execute(rows.where(named == "old").values(budgets="day:1000,"))
         conn.execute(insert(proxy_budgets).values(token_id=one.token_id, every="day", starts=1000, used=7))
         assert audit.check(conn) == []
-    assert (await sweep(opened, NOW, 7 * DAY))[1] == 2
-    with db.connect(f"sqlite:///{database}", database.parent, write=False) as conn:
-        assert set(conn.execute(select(ledger_table.c.request_id)).scalars()) == {"open", "young"}
-        assert set(budgets.everything(conn).values()) == {0}
-        assert audit.check(conn) == []
-    await opened.close()
+
+    made = await opened(database_url, tmp_path, fill)
+    assert (await sweep(made, NOW, 7 * DAY))[1] == 2
+    ids = await made.read(lambda conn: set(conn.execute(select(ledger_table.c.request_id)).scalars()))
+    assert ids == {"open", "young"}
+    assert set((await made.read(budgets.everything)).values()) == {0}
+    assert await made.read(audit.check) == []
+    await made.close()
 
 
 async def test_the_ledger_is_kept_as_long_as_a_budget_may_need_it(database: Path) -> None:
     """However short the retention, a month's rows are there."""
-    opened = await Database.open(f"sqlite:///{database}", database.parent)
-    with db.connect(f"sqlite:///{database}", database.parent) as conn:
+
+    def fill(conn: Connection) -> None:
         (one,) = money.people(conn, [(1000, 1000)])
         ledger.hold(conn, [money.hold("a", one, 10)])
         ledger.settle(conn, [money.settlement("a", one, 10, 7)])
-        conn.exec_driver_sql(f"UPDATE ledger SET resolved_at = {NOW - forgetting.KEPT + 1}")
-    assert (await sweep(opened, NOW, DAY))[1] == 0
-    await opened.close()
+        conn.execute(update(ledger_table).values(resolved_at=NOW - forgetting.KEPT + 1))
+
+    made = await opened(f"sqlite:///{database}", database.parent, fill)
+    assert (await sweep(made, NOW, DAY))[1] == 0
+    await made.close()
 
 
 @pytest.mark.parametrize(
