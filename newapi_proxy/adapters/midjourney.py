@@ -7,8 +7,10 @@ Both speak alike; Plus knows more actions, and a channel lists those that it ser
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Annotated, Any, Final
 from urllib.parse import quote
+
+import msgspec
 
 from newapi_proxy.adapters._tasks import Tasks, Terms
 from newapi_proxy.adapters.base import Adapter, Options, Outgoing, Target
@@ -39,7 +41,7 @@ class MidjourneyOptions(Options, frozen=True, kw_only=True, forbid_unknown_field
     check_success: bool = True
     forward_images: bool = True
     private_images: bool = False
-    deadline: float = 3600.0
+    deadline: Annotated[float, msgspec.Meta(gt=0)] = 3600.0
 
 
 def _terms(options: MidjourneyOptions) -> Terms:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Annotated, Any, Final
+
+import msgspec
 
 from newapi_proxy.adapters._failures import scrubbed
 from newapi_proxy.adapters._tasks import Tasks, Terms
@@ -25,7 +27,7 @@ _ADDRESSES: Final = re.compile(r"post|dial|http", re.IGNORECASE)  # words of a G
 class SunoOptions(Options, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`deadline`: seconds after which a task has failed."""
 
-    deadline: float = 86400.0
+    deadline: Annotated[float, msgspec.Meta(gt=0)] = 86400.0
 
 
 def _terms(options: SunoOptions) -> Terms:

@@ -17,6 +17,8 @@ from newapi_proxy.snapshot import Channel, Snapshot
 from newapi_proxy.store import channels, db
 
 _TRIED: Final = ("channel", "key", "model", "kind", "ok", "status", "ms", "tokens", "why")
+_PATIENCE: Final = 15.0  # seconds for a list of no tasks
+_ANSWER: Final = 1 << 20
 _LEFT: Final = ("channel", "key", "balance", "currency", "why")
 
 Rows = list[dict[str, Any]]
@@ -80,6 +82,8 @@ async def _with_client(work: Callable[[Any], Awaitable[Rows]]) -> Rows:
 async def _test(client: Any, snapshot: Snapshot, channel: Channel, args: argparse.Namespace) -> Rows:
     from newapi_proxy.relay import probe
 
+    if channel.adapter.tasks is not None:
+        return [await _asked(client, snapshot, channel, key) for key in range(max(1, len(channel.keys)))]
     model = args.model or next((one for one in channel.models if "*" not in one), "")
     kind = args.kind or probe.kind_of(channel, channel.upstream_model(model))
     if not model or kind is None:
@@ -89,6 +93,28 @@ async def _test(client: Any, snapshot: Snapshot, channel: Channel, args: argpars
         for candidate in probe.candidates(channel)
     ]
     return [{name: getattr(one, name) for name in _TRIED} for one in tried]
+
+
+async def _asked(client: Any, snapshot: Snapshot, channel: Channel, key: int) -> dict[str, Any]:
+    """A channel of tasks is asked after none of them: that proves address and key, and costs nothing."""
+    from newapi_proxy.tasks.calls import Place, call
+
+    work, place, clock = channel.adapter.tasks, Place(channel, key), SystemClock()
+    assert work is not None
+    row: dict[str, Any] = dict.fromkeys(_TRIED, "") | {
+        "channel": channel.name,
+        "key": key,
+        "kind": "tasks",
+        "ok": False,
+    }
+    outgoing, since = work.poll([], place.target("", int(clock.wall()))), clock.monotonic()
+    connect = snapshot.config.relay.connect_timeout
+    try:
+        status, body = await call(client, place, outgoing, seconds=_PATIENCE, limit=_ANSWER, connect=connect)
+    except ProxyError as error:
+        return row | {"why": error.message}
+    row |= {"status": status, "ms": round((clock.monotonic() - since) * 1000)}
+    return row | ({"ok": True} if work.polled(status, body) is not None else {"why": "its answer is no list of tasks"})
 
 
 async def _balance(client: Any, snapshot: Snapshot, channel: Channel, args: argparse.Namespace) -> Rows:

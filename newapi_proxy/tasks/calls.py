@@ -69,13 +69,13 @@ def marked(channel: Channel, mark: str) -> Place:
 
 
 async def call(
-    desk: Desk, place: Place, outgoing: Outgoing, *, seconds: float, limit: int, connect: float
+    client: Client, place: Place, outgoing: Outgoing, *, seconds: float, limit: int, connect: float
 ) -> tuple[int, bytes]:
     """Status and body of the answer. Raises UpstreamFailure: no answer, too late, more than `limit` bytes."""
     channel, interrupt = place.channel, Interrupt()
     late = asyncio.get_running_loop().call_later(seconds, interrupt.fire, _late(seconds))
     try:
-        incoming = await desk.client.open(
+        incoming = await client.open(
             _final(channel, outgoing), interrupt, connect_timeout=min(connect, seconds), proxy=channel.proxy
         )
         try:

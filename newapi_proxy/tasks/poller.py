@@ -130,7 +130,7 @@ async def _asked(one: _Round, channel: Channel, work: Tasks, mark: str, ids: Seq
     outgoing = work.poll(ids, place.target("", one.now))
     connect = one.snapshot.config.relay.connect_timeout
     try:
-        status, body = await call(one.desk, place, outgoing, seconds=SECONDS, limit=ANSWER, connect=connect)
+        status, body = await call(one.desk.client, place, outgoing, seconds=SECONDS, limit=ANSWER, connect=connect)
     except UpstreamFailure as failure:
         log.logger().warning("poll_failed", channel=channel.name, reason=failure.message)
         return None

@@ -215,7 +215,9 @@ async def _forward(desk: Desk, asked: Asked, choice: Choice, place: Place, *, pi
         status = 0
         try:
             outgoing = work.submit(form, place.target(form.model, asked.at))
-            status, body = await call(desk, place, outgoing, seconds=work.patience, limit=ANSWER, connect=connect)
+            status, body = await call(
+                desk.client, place, outgoing, seconds=work.patience, limit=ANSWER, connect=connect
+            )
             submitted = work.submitted(form, status, body)
         except UpstreamFailure as failure:
             choice.ended(place, status, failure)

@@ -285,7 +285,9 @@ async def _seed(guest: Guest) -> None:
     outgoing = work.seed(job.task.task_id, place.target("", guest.record.now()))
     connect = guest.snapshot.config.relay.connect_timeout
     try:
-        status, data = await call(guest.desk, place, outgoing, seconds=SEED_SECONDS, limit=SEED_ANSWER, connect=connect)
+        status, data = await call(
+            guest.desk.client, place, outgoing, seconds=SEED_SECONDS, limit=SEED_ANSWER, connect=connect
+        )
     except UpstreamFailure:
         raise midjourney.refusal("unreachable") from None
     guest.answer(status if 200 <= status < 300 else 502, midjourney.seed(data))

@@ -149,6 +149,27 @@ async def test_a_kill_before_upstream_answers(daemon: Start) -> None:
         assert "adds up" in await asyncio.to_thread(command, running, "db", "check")
 
 
+async def test_a_channel_is_tried(tmp_path: Path) -> None:
+    """`channel test` asks a channel of tasks after none, which proves address and key and makes nothing."""
+    async with midjourney.serving() as mj, suno.serving() as songs:
+        config = tmp_path / "config.yaml"
+        config.write_text(CONFIG.format(mj=mj.url, suno=songs.url))
+        config.chmod(0o600)
+        for channel, fake in (("draw", mj), ("sing", songs)):
+            for code, secret in ((0, fake.knobs.secret), (1, "another")):
+                fake.knobs.secret = secret
+                command = [sys.executable, "-m", "newapi_proxy", "channel", "test", channel, "--format", "json"]
+                process = await asyncio.create_subprocess_exec(
+                    *command, "-c", str(config), stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT
+                )
+                out, err = await asyncio.wait_for(process.communicate(), 30)
+                assert process.returncode == code, (out, err)
+                (row,) = orjson.loads(out)
+                assert (row["kind"], row["ok"]) == ("tasks", code == 0)
+            assert len(fake.seen) == 2
+            assert fake.submits == []
+
+
 def test_config_paths(tmp_path: Path) -> None:
     """An address of ours that is none is a fault with its place."""
     path = tmp_path / "config.yaml"
