@@ -616,6 +616,12 @@ async def test_t38_links_without_an_address_of_ours(one: World, mj: Midjourney) 
     """Where nobody said what this server is called, links lead to where the client asked; or to upstream itself."""
     id = await finished(one, mj)
     assert (await one.get(f"/mj/task/{id}/fetch")).tree["imageUrl"] == f"{one.url}/mj/image/{id}"
+    forwarded = {"X_Forwarded_Proto": "https"}
+    told = (await one.get(f"/mj/task/{id}/fetch", **forwarded)).tree["imageUrl"]
+    assert told.startswith("http://")
+    await one.reload(trusted_proxies=("127.0.0.1/32",))
+    told = (await one.get(f"/mj/task/{id}/fetch", **forwarded)).tree["imageUrl"]
+    assert told == f"{one.url}/mj/image/{id}".replace("http://", "https://")
     await configured(one, forward_images=False)
     assert (await one.get(f"/mj/task/{id}/fetch")).tree["imageUrl"] == f"{mj.url}/images/{id}.png"
 
