@@ -161,6 +161,7 @@ def test_changes_by_others_are_noticed(daemon: Start, upstream: Scripted, tmp_pa
     noticed(3)
     assert ask(running.url, model="gpt-4o", headers=BEARER)[0] == 403
     change(file, "UPDATE options SET value = '{broken' WHERE key = 'ModelRatio'")
+    noticed(4)
     running.wait(lambda line: "ModelRatio is no JSON" in str(line.get("warning")))
     assert len(causes()) == 4
 
