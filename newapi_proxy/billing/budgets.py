@@ -7,9 +7,8 @@ that zone do. A hold belongs to the window in which it was made. Source: user-de
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta, tzinfo
-from functools import lru_cache
 from typing import Final, Literal
 
 import msgspec
@@ -24,6 +23,7 @@ Every = Literal["day", "week", "month"]
 Key = tuple[int, str, int]  # token, every, starts
 _ZERO: Final = sql("0")
 _DAY: Final = timedelta(days=1)
+MOST_TOLD: Final = 1024
 _EVERY: Final[Mapping[str, Every]] = {"day": "day", "week": "week", "month": "month"}
 
 
@@ -34,6 +34,9 @@ class Window(msgspec.Struct, frozen=True):
     starts: int
     ends: int
     amount: int
+
+
+_TOLD: Final[dict[int, tuple[Sequence[Window], str]]] = {}  # by identity: a key's requests share their windows
 
 
 def window(every: Every, at: int, amount: int, zone: tzinfo) -> Window:
@@ -82,10 +85,14 @@ def _midnight(day: date, zone: tzinfo) -> int:
     return low
 
 
-@lru_cache(maxsize=1024)
-def told(windows: tuple[Window, ...]) -> str:
+def told(windows: Sequence[Window]) -> str:
     """The windows as a row of the ledger names them."""
-    return "".join(f"{one.every}:{one.starts}," for one in windows)
+    known = _TOLD.get(id(windows))
+    if known is None or known[0] is not windows:
+        if len(_TOLD) >= MOST_TOLD:
+            _TOLD.clear()
+        known = _TOLD[id(windows)] = windows, "".join(f"{one.every}:{one.starts}," for one in windows)
+    return known[1]
 
 
 def read(text: str) -> tuple[Window, ...]:
@@ -106,28 +113,39 @@ def moment(at: int) -> str:
 class Moves:
     """Units by window, added up: no statement names a row twice."""
 
-    __slots__ = ("_sums",)
+    __slots__ = ("_asked",)
 
     def __init__(self) -> None:
-        self._sums: dict[Key, tuple[int, int]] = {}
+        # by the windows' identity: a key's requests share them, and hashing them costs more than all the rest
+        self._asked: dict[tuple[int, int], tuple[int, Sequence[Window], int]] = {}
 
-    def add(self, token_id: int, windows: Iterable[Window], units: int) -> None:
+    def add(self, token_id: int, windows: Sequence[Window], units: int) -> None:
         """So many units more, or less, in each of the windows."""
-        if not units:
-            return
-        for one in windows:
-            key = (token_id, one.every, one.starts)
-            before, most = self._sums.get(key, (0, one.amount))
-            self._sums[key] = before + units, min(most, one.amount)
+        if units:
+            key = (token_id, id(windows))
+            before = self._asked.get(key)
+            self._asked[key] = (token_id, windows, units if before is None else units + before[2])
 
     def run(self, conn: Connection) -> bool:
         """Moves the counters; whether each was there and had room for what is added."""
-        rows = [(*key, units, most) for key, (units, most) in sorted(self._sums.items())]
+        if not self._asked:
+            return True
+        rows = [(*key, units, most) for key, (units, most) in sorted(self._sums().items())]
         return _MOVE.run(conn, rows) == len(rows)
 
     def begin(self, conn: Connection) -> None:
         """Makes counters that are not there yet."""
-        _BEGIN.run(conn, [(*key, 0) for key in sorted(self._sums)])
+        _BEGIN.run(conn, [(*key, 0) for key in sorted(self._sums())])
+
+    def _sums(self) -> dict[Key, tuple[int, int]]:
+        """Units by counter, and the least that its window may hold of all that were told."""
+        sums: dict[Key, tuple[int, int]] = {}
+        for token_id, windows, units in self._asked.values():
+            for one in windows:
+                key = (token_id, one.every, one.starts)
+                before, most = sums.get(key, (0, one.amount))
+                sums[key] = before + units, min(most, one.amount)
+        return sums
 
 
 _BEGIN: Final = inserting(proxy_budgets, "token_id", "every", "starts", "used", once=True)

@@ -170,15 +170,18 @@ class _Counter:
     def bind(self, ceiling: Ceiling) -> None:
         self.ceiling = ceiling
         self.most = math.inf if ceiling.slots is None else ceiling.slots
-        self.under = tuple((self.windows.setdefault(rate.name, Window(rate.seconds)), rate) for rate in ceiling.rates)
+        self.under = tuple(
+            (self.windows.setdefault(rate.name, Window(rate.seconds)), rate.most, rate.tokens, rate)
+            for rate in ceiling.rates
+        )
 
     def full(self, now: float, tokens: int, least: int) -> Full | None:
         limit, wait = "", 0.0
         if self.slots >= self.most:
             limit, wait = "concurrency", 1.0  # nobody knows when one is given back
-        for window, rate in self.under:
-            amount = share(rate, tokens, least)
-            if window.total + amount > rate.most and (needed := window.wait(now, rate.most, amount)) > wait:
+        for window, most, _, rate in self.under:
+            needed = window.wait(now, most, share(rate, tokens, least))
+            if needed > wait:
                 limit, wait = rate.name, needed
         return Full(self.ceiling, limit, wait) if limit else None
 
@@ -203,6 +206,12 @@ class Grant:
         self.far: Any = None
 
 
+def _fullest(counters: Sequence[_Counter], now: float, tokens: int, least: int) -> Full | None:
+    """The limit that is reached for longest."""
+    found = [full for counter in counters if (full := counter.full(now, tokens, least)) is not None]
+    return max(found, key=lambda one: one.wait, default=None)
+
+
 class Memory:
     """The counters of one process. `monotonic` gives seconds that never run backwards."""
 
@@ -214,24 +223,33 @@ class Memory:
     async def take(self, wanted: Sequence[Ceiling], tokens: int = 0, least: int | None = None) -> Grant | Full:
         """Nothing here waits: between the look and the taking nobody else runs."""
         now = self._monotonic()
-        least = tokens if least is None else least
-        counters = [self._counter(ceiling) for ceiling in wanted]
-        if len(self._counters) > self._bound:
+        known = self._counters
+        counters: list[_Counter] = []
+        roomy = True
+        for ceiling in wanted:
+            counter = known.get(ceiling.id)
+            if counter is None or counter.ceiling is not ceiling:
+                counter = self._counter(ceiling)
+            counters.append(counter)
+            if counter.slots >= counter.most:
+                roomy = False
+            for window, most, by_tokens, _ in counter.under:
+                if window.total + (tokens if by_tokens else 1) > most:
+                    roomy = False  # or it would be, were nothing old in the window
+        if len(known) > self._bound:
             self._forget(now, counters)
-        full: Full | None = None
-        for counter in counters:
-            found = counter.full(now, tokens, least)
-            if found is not None and (full is None or found.wait > full.wait):
-                full = found
-        if full is not None:
+        least = tokens if least is None else least
+        if not roomy and (full := _fullest(counters, now, tokens, least)) is not None:
             return full
         grant = Grant(counters)
         for counter in counters:
             counter.slots += 1
-            for window, rate in counter.under:
-                amount = share(rate, tokens, least)
-                parts = grant.tokens if rate.tokens else grant.requests
-                parts.append((window, window.add(now, amount), amount))
+            for window, _, by_tokens, rate in counter.under:
+                if not by_tokens:
+                    grant.requests.append((window, window.add(now, 1), 1))
+                else:
+                    amount = tokens if roomy else share(rate, tokens, least)
+                    grant.tokens.append((window, window.add(now, amount), amount))
         return grant
 
     def recall(self, ceiling: Ceiling, seconds: float, past: Sequence[tuple[float, int, int]]) -> None:
@@ -240,7 +258,7 @@ class Memory:
         Fills the windows of this length.
         """
         now = self._monotonic()
-        for window, rate in self._counter(ceiling).under:
+        for window, _, _, rate in self._counter(ceiling).under:
             if rate.seconds != seconds:
                 continue
             for ago, requests, tokens in past:

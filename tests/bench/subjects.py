@@ -40,11 +40,11 @@ metrics: {{listen: "127.0.0.1:{metrics}"}}
 log: {{level: info, format: json}}
 {groups}
 """
-MANY = "{concurrency: 100000, rpm: 10000000, rpd: 1000000000, tpm: 1000000000}"  # never reached
-LIMITED = {
-    "limits": f", limits: {MANY}, budget: [{{amount: $50000, every: day}}, {{amount: $90000, every: month}}]",
-    "channel_limits": f"{{limits: {MANY}, key_limits: {MANY}}}"[1:-1].replace(", key_limits", "\n    key_limits"),
-    "groups": f"groups: {{default: {{ratio: 1, limits: {MANY}}}}}",
+MANY = "{concurrency: 100000, rpm: 10000000, tpm: 1000000000}"  # never reached
+LIMITED = {  # as the documentation's own examples have them
+    "limits": f", limits: {MANY}, budget: {{amount: $50000, every: day}}",
+    "channel_limits": f"limits: {MANY}",
+    "groups": "",
 }
 
 
@@ -91,7 +91,7 @@ class Bare:
 class Gateway:
     """The daemon: SQLite ledger, keys, prices, request lines in a file, metrics. Its files go with it.
 
-    `limited`: with every limit there is on key, group, channel and channel key, and two budgets.
+    `limited`: with limits on key and channel, and a budget.
     """
 
     def __init__(
