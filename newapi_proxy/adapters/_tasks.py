@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from newapi_proxy.adapters.base import Outgoing, Target
+from newapi_proxy.adapters._outgoing import Outgoing, Target
 from newapi_proxy.ir.task import Form, Shelf, Submitted, Update
 
 

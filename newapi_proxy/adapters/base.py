@@ -10,23 +10,22 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from datetime import date
 from decimal import Decimal
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
 from newapi_proxy.adapters._inherited import Inherited, Meant
+from newapi_proxy.adapters._outgoing import Outgoing as Outgoing
+from newapi_proxy.adapters._outgoing import Target as Target
+from newapi_proxy.adapters._tasks import Tasks
 from newapi_proxy.errors import Unsupported, UpstreamFailure
 from newapi_proxy.ir.ask import Ask, Kind, Media
 from newapi_proxy.ir.events import Event
 from newapi_proxy.ir.suffix import Named
 from newapi_proxy.secret import Secret
 from newapi_proxy.wire import sse
-from newapi_proxy.wire.multipart import Upload
 from newapi_proxy.wire.sse import Frame
 from newapi_proxy.wire.tree import Document
-
-if TYPE_CHECKING:
-    from newapi_proxy.adapters._tasks import Tasks  # which speaks of targets and requests itself
 
 UNOWNED: Final = "custom"  # `owned_by` of a model that no catalogue knows (relay-and-billing 1.2)
 Headers = Mapping[str, str]  # names in lower case
@@ -41,36 +40,6 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     flatten_content: bool = False  # a message of text parts only is sent as a string
     think_tags: bool = False  # move a leading <think>…</think> span to reasoning
     thinking_to_content: bool = False  # the other way round, for clients that know no reasoning field
-
-
-class Target(msgspec.Struct, frozen=True, kw_only=True):
-    """Where an attempt goes. `model` is the upstream's name; `base_url` has no trailing slash; `now` unix seconds."""
-
-    channel: str
-    base_url: str
-    key: Secret
-    model: str
-    options: Any  # the adapter's own option struct
-    organization: str | None = None
-    now: int = 0
-    usage_in_stream: bool = True  # relay.force_stream_option
-    granted: str = ""  # what the adapter's `credential` has got for the key
-    caller: str = ""  # a stable name for the client's key, which says nothing of it
-
-
-class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
-    """A request to be opened by others. `body` as a tree, or a form's fields, still take the channel's overrides.
-
-    `dropped`: dotted paths the provider could not be given, clamped ones end in "~" (header X-Dropped-Params).
-    `sign`: headers that depend on the final bytes, made from URL, headers and body after all overrides.
-    """
-
-    url: str
-    body: dict[str, Any] | bytes | Upload
-    headers: Mapping[str, str]
-    method: str = "POST"
-    dropped: tuple[str, ...] = ()
-    sign: Callable[[str, Mapping[str, str], bytes], Mapping[str, str]] | None = None
 
 
 class Decoder(Protocol):
