@@ -184,8 +184,9 @@ class Verbatim:
         out: list[bytes] = []
         tried = False  # whether these bytes were looked at as one run, which is worth it once
         while data and self.heard.failure is None and not self.heard.ended:
-            same = self._repeats(data, run=not tried)
-            tried = tried or self._template is not None
+            same = 0
+            if self._template is not None and self._whole:
+                same, tried = self._repeats(self._template, data, run=not tried), True
             if same == len(data) and not out:
                 return data
             if same:
@@ -200,13 +201,11 @@ class Verbatim:
             data = data[end:]
         return out[0] if len(out) == 1 else b"".join(out)
 
-    def _repeats(self, data: bytes, *, run: bool) -> int:
+    def _repeats(self, template: Template, data: bytes, *, run: bool) -> int:
         """How many of the first bytes are frames of the pattern learnt; their text is heard."""
-        if self._template is None or not self._whole:
-            return 0
-        same, said = self._template.run(data) if run else (0, b"")
+        same, said = template.run(data) if run else (0, b"")
         if not same:
-            same, said = self._template.leading(data)
+            same, said = template.leading(data)
         if same:
             self.heard.said(said.decode("utf-8", "replace"))
         return same
