@@ -199,7 +199,7 @@ async def test_large_windows_stay_small(
 
 async def test_a_dead_process_gives_its_slots_back(make: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that says nothing any more loses its slots with its lease; a living one keeps them."""
-    monkeypatch.setattr(shared, "LEASE", 1)
+    monkeypatch.setattr(shared, "LEASE", 2)
     monkeypatch.setattr(shared, "BEAT", 0.2)
     one, other = await make(), await make()
     two = ceiling(slots=2)

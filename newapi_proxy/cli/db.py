@@ -1,4 +1,4 @@
-"""`newapi-proxy db`: upgrade the schema, copy the database while it is in use, add the ledger up."""
+"""`newapi-proxy db`: upgrade the schema, copy the database, add the ledger up, move to another engine."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from newapi_proxy.store import db, sqlite
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Adds the actions `upgrade`, `backup FILE` and `check`."""
+    """Adds the actions `upgrade`, `backup FILE`, `check` and `import URL`."""
     actions = parser.add_subparsers(dest="action", required=True)
     actions.add_parser("upgrade", help="bring the schema up to date; a file with data is copied first")
     backup = actions.add_parser("backup", help="an online copy; never over an existing file")
     backup.add_argument("file", type=Path, metavar="FILE")
     actions.add_parser("check", help="read the whole file and add the ledger up")
+    moving = actions.add_parser("import", help="take every row of another database into this one, which is empty")
+    moving.add_argument("url", metavar="URL", help="where it is: sqlite:///old.db, postgresql://…, mysql://…")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -28,6 +30,21 @@ def run(args: argparse.Namespace) -> int:
         return _upgrade(args)
     if args.action == "backup":
         return _backup(args)
+    if args.action == "import":
+        return _import(args)
+    return use(args, _check, write=False)
+
+
+def _import(args: argparse.Namespace) -> int:
+    from newapi_proxy.store import moving  # the only command that needs it
+
+    url, base = place(args)
+    try:
+        counts = moving.move(args.url, url, base)
+    except ProxyError as error:
+        return failed(error.message)
+    for name, count in counts.items():
+        print(f"{name}: {count}")
     return use(args, _check, write=False)
 
 

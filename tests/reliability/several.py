@@ -32,7 +32,7 @@ from tests.fakes.process import Daemon, free_port
 from tests.reliability import storm
 
 COUNT: Final = 4
-TABLES: Final = ("ledger", "tokens", "channels", "logs", "proxy_budgets")
+TABLES: Final = ("ledger", "tokens", "channels", "logs", "proxy_budgets", "proxy_replies")
 DATABASE: Final = "several"
 BACK: Final = 5.0  # seconds after the end of an outage within which there must be service
 
@@ -95,19 +95,19 @@ async def export(url: str, to: Path, tables: Iterable[str] = TABLES) -> None:
     driver = {"postgresql": "postgresql+asyncpg", "mysql": "mysql+asyncmy"}[url.partition(":")[0]]
     engine = create_async_engine(driver + url[url.index(":") :], poolclass=NullPool)
     async with engine.connect() as conn:
-        found = {name: (await conn.execute(text(f"SELECT * FROM {name}"))).mappings().all() for name in tables}
+        found = {name: await conn.execute(text(f"SELECT * FROM {name}")) for name in tables}
+        read = {name: (list(result.keys()), result.all()) for name, result in found.items()}
     await engine.dispose()
     with closing(sqlite3.connect(to)) as file:
-        for name, rows in found.items():
-            columns = list(rows[0]) if rows else ["request_id", "id", "type"]
+        for name, (columns, rows) in read.items():
             file.execute(f"CREATE TABLE {name} ({', '.join(json.dumps(one) for one in columns)})")
             marks = ", ".join("?" for _ in columns)
-            file.executemany(f"INSERT INTO {name} VALUES ({marks})", [[*map(_plain, row.values())] for row in rows])
+            file.executemany(f"INSERT INTO {name} VALUES ({marks})", [[*map(_plain, row)] for row in rows])
         file.commit()
 
 
 def _plain(value: Any) -> Any:
-    return value if isinstance(value, (int, str, type(None))) else str(value)
+    return value if isinstance(value, (int, str, bytes, type(None))) else str(value)
 
 
 async def killed(
