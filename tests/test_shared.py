@@ -299,6 +299,17 @@ async def test_news(on_redis: Site) -> None:
     assert later == [b"open too"]
 
 
+async def test_closing_while_it_connects(redis_server: servers.Redis) -> None:
+    """A process that ends as soon as it has begun ends: wherever its listener is, it hears of it."""
+    for turns in range(12):
+        place = await Redis.open(redis_server.url(), "boot")
+        place.listen(lambda _: None)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        async with asyncio.timeout(5):
+            await place.close()
+
+
 @pytest.mark.parametrize(
     ("url", "code"), [("redis://127.0.0.1:1/0", "redis_unavailable"), ("nonsense", "redis_invalid")]
 )

@@ -129,8 +129,7 @@ class Redis:
     async def close(self) -> None:
         for task in (self._listening, self._telling):
             if task is not None:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
+                await _stopped(task)
         with suppress(*self.errors):
             await self._client.aclose()
 
@@ -138,7 +137,7 @@ class Redis:
         """Hears what other processes `tell`, what they told before first; called again, it begins again."""
         self._heard = heard
         if self._listening is not None:
-            self._listening.cancel()
+            spawn(_stopped(self._listening), "stopping")
         self._listening = spawn(self._listen(), "news")
 
     def tell(self, subject: str, news: bytes, lasting: bool) -> None:
@@ -182,3 +181,10 @@ class Redis:
         who, _, what = news.partition(b" ")
         if self._heard is not None and who != self._boot.encode():
             self._heard(what)
+
+
+async def _stopped(task: asyncio.Task[None]) -> None:
+    """Ends a task; the driver swallows a cancellation that meets it while it connects, so it is asked until it ends."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=0.1)
