@@ -143,8 +143,11 @@ class Sink(Protocol):
         """Begins a streamed answer, of events unless typed otherwise; the head leaves with the first write."""
         ...
 
-    def write(self, data: bytes) -> None:
-        """Hands bytes to the client's connection; never waits, writes to a departed client are lost."""
+    def write(self, data: bytes, *, more: bool = False) -> None:
+        """Hands bytes to the client's connection; never waits, writes to a departed client are lost.
+
+        `more`: the end is about to come, and they may leave with it.
+        """
         ...
 
     async def drain(self) -> None:

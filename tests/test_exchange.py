@@ -219,7 +219,7 @@ async def test_a_stream_is_settled_before_its_last_byte(play: Start) -> None:
     seen: list[str] = []
 
     class Looking(ListSink):
-        def write(self, data: bytes) -> None:
+        def write(self, data: bytes, *, more: bool = False) -> None:
             super().write(data)
             if b"[DONE]" in data:
                 seen.append(_state(stage.path, "r1"))  # readable from outside by now

@@ -79,10 +79,10 @@ class Keeping:
         self._packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, _WINDOW, _MEMORY)
         self._sink.start(status, headers)
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes, *, more: bool = False) -> None:
         """See Sink."""
         self._pack(data)
-        self._sink.write(data)
+        self._sink.write(data, more=more)
 
     async def drain(self) -> None:
         """See Sink."""

@@ -12,7 +12,7 @@ from typing import Final
 
 from newapi_proxy.errors import UpstreamFailure
 from newapi_proxy.ports import Incoming, Interrupt, Sink
-from newapi_proxy.relay.pipe import Pipe
+from newapi_proxy.relay.pipe import Heard, Pipe
 from newapi_proxy.spawn import spawn
 
 GATE: Final = 256 * 1024  # bytes held back before content; above, the attempt is committed all the same
@@ -173,7 +173,7 @@ async def pump(
     head. Raises UpstreamFailure (`pipe.heard.committed` says whether anything was delivered) or Departed.
     """
     heard = pipe.heard
-    gate = _Gate(sink, watch, commit)
+    gate = _Gate(heard, sink, watch, commit)
 
     def take(data: bytes) -> bool:
         watch.heard()
@@ -210,10 +210,11 @@ def _over() -> None:
 class _Gate:
     """Holds back what comes before content; opens once."""
 
-    __slots__ = ("_commit", "_held", "_sink", "_size", "_watch", "open")
+    __slots__ = ("_commit", "_heard", "_held", "_sink", "_size", "_watch", "open")
 
-    def __init__(self, sink: Sink, watch: Watch, commit: Callable[[], None]) -> None:
+    def __init__(self, heard: Heard, sink: Sink, watch: Watch, commit: Callable[[], None]) -> None:
         self.open = False
+        self._heard = heard
         self._sink = sink
         self._watch = watch
         self._commit = commit
@@ -223,7 +224,7 @@ class _Gate:
     def write(self, data: bytes) -> None:
         """To the client."""
         if data:
-            self._sink.write(data)
+            self._sink.write(data, more=self._heard.ended)
             self._watch.sent()
 
     def last(self, pipe: Pipe) -> None:

@@ -117,10 +117,13 @@ class Reply:
         self.keep_alive = self.keep_alive and self._chunked
         self._head = self._made(status, headers, _CHUNKED if self._chunked else b"", streamed=True)
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes, *, more: bool = False) -> None:
         """Hands bytes to the connection; what a departed client would have got is lost."""
         transport = self._line.transport
         if transport is None or transport.is_closing() or not data:
+            return
+        if more and len(data) < _COPIED_BELOW and not self.bare:  # one write less: they wait for the last ones
+            self._head += b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data
             return
         head, self._head = self._head, b""
         if self.bare:

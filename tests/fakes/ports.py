@@ -114,7 +114,7 @@ class ListSink:
         self.started = True
         self.status, self.headers = status, dict(headers)
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes, *, more: bool = False) -> None:
         assert self.started
         assert not self.ended
         if data and not self.departed:
