@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from time import gmtime, strftime
@@ -17,10 +18,19 @@ from typing import Any, Final, Literal
 
 import msgspec
 import orjson
-import structlog
 
 from newapi_proxy.clock import SystemClock
 from newapi_proxy.secret import MASK
+
+# Where rich is installed, structlog loads all of it for tracebacks that nobody here prints: three megabytes.
+_rich: Final = sys.modules.get("rich")
+if _rich is None:
+    sys.modules["rich"] = None  # type: ignore[assignment]
+try:
+    import structlog
+finally:
+    if _rich is None:
+        del sys.modules["rich"]
 
 EVENTS: Final = frozenset(
     {
