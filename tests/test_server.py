@@ -252,6 +252,27 @@ async def _is(value: bool) -> bool:
     return value
 
 
+async def test_a_silent_server_ends_a_read(far: Any, line: Cable, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A read on a connection that was lost without a word ends in an error, and the next one works again."""
+    monkeypatch.setattr(server, "READING", 0.5)
+    db = await _open(far, line)
+    assert await db.read(_states) == {}
+    line.freeze()
+    with pytest.raises(OurError) as caught:
+        await db.read(_states)
+    assert caught.value.code == "ledger_unavailable"
+    line.thaw()
+
+    async def reads() -> bool:
+        try:
+            return await db.read(_states) == {}
+        except OurError:
+            return False
+
+    await _until(reads)
+    await db.close()
+
+
 async def test_holds_of_the_living_stay(far: Any) -> None:
     """What a living neighbour holds is not given back; what an ended or a silent one held is."""
     mine, theirs = await _open(far), await _open(far)

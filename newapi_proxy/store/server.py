@@ -33,6 +33,7 @@ GRACE: Final = 2.0  # seconds of failing after which callers are refused
 PAUSE: Final = 0.25  # seconds between two tries
 BEAT: Final = 3.0  # seconds without a group after which an empty one says that this process lives
 READERS: Final = 2
+READING: Final = 30.0  # seconds; a connection that was lost without a word would keep its reader for ever
 
 
 class Passing(Exception):
@@ -87,7 +88,7 @@ class Server:
         self._wanted.set()
 
     async def read(self, fn: Callable[[Connection], R]) -> R:
-        async with asyncio.timeout(None), self._readers.connect() as conn:
+        async with asyncio.timeout(READING), self._readers.connect() as conn:
             return await conn.run_sync(fn)
 
     async def close(self) -> None:
