@@ -212,6 +212,22 @@ async def test_a_dead_process_gives_its_slots_back(make: Site, monkeypatch: pyte
     assert kept is not None
 
 
+async def test_a_busy_process_keeps_its_slots(make: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long request keeps its slot while its process has so much to say that it never rests."""
+    monkeypatch.setattr(shared, "LEASE", 1)
+    monkeypatch.setattr(shared, "BEAT", 0.2)
+    one, other = await make(), await make()
+    single = ceiling(slots=1)
+    assert await admitted(one, single)
+    over = time.monotonic() + 2.5
+    while time.monotonic() < over:
+        short = await admitted(one, ceiling("short", 1000))
+        assert short is not None
+        one.release(short)
+        await refused(other, single, 0)  # it is asked often, and each time the leases that are over end
+    assert await admitted(other, single) is None
+
+
 async def test_a_flush_forgets_windows_and_no_slots(
     on_redis: Site, redis_server: servers.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -207,12 +208,15 @@ class Shared:
 
     async def _work(self) -> None:
         """Says what there is to say, and renews what is held, until the end."""
+        loop = asyncio.get_running_loop()
+        beat_at = loop.time() + BEAT
         while not self._ended:
-            try:
-                async with asyncio.timeout(BEAT):
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(beat_at):
                     await self._wanted.wait()
-            except TimeoutError:
+            if loop.time() >= beat_at:  # however much else there is to say
                 self._keep()
+                beat_at = loop.time() + BEAT
             if self._down:
                 await asyncio.sleep(AGAIN)
             self._wanted.clear()
