@@ -315,6 +315,18 @@ async def test_after_a_kill(tmp_path: Path) -> None:
         assert (await play.ask("done")).body == first.body
 
 
+async def test_a_copy_with_the_same_id_elsewhere(tmp_path: Path) -> None:
+    """A copy that another process gets under the same request id waits for the first, and does not free its key."""
+    async with playing(tmp_path, whole()) as play:
+        database = play.there.house.db
+        await play.ask()  # it tells under which digest a key lies
+        row = "UPDATE proxy_replies SET state = 'open', boot = 'elsewhere', owner = 'r2', body = NULL"
+        await database.write(lambda conn, _: [conn.exec_driver_sql(row)], None)
+        copy = await play.ask()
+        assert (copy.status, error(copy)["code"]) == (409, "idempotency_in_flight")
+        assert (play.calls, await play.states()) == (1, ["open"])
+
+
 async def test_keys_are_the_tokens_own(tmp_path: Path) -> None:
     """Two clients may use the same key without meeting."""
     tokens = tuple(Token(name=name, key=Secret(f"sk-{name}")) for name in ("one", "two"))

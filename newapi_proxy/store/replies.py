@@ -79,13 +79,14 @@ SMALL: Final = 64 * 1024  # bytes of a body that is read with its claim
 _OPEN: Final = inserting(replies, "token_id", "key", "owner", "fingerprint", "boot", "state", "at", once=True)
 _IS_OPEN: Final = replies.c.state == sql("'open'")
 _BODY: Final = case((replies.c.size <= SMALL, replies.c.body)).label("body")
-_TOLD: Final = (*(replies.c[name] for name in Found.__struct_fields__ if name != "body"), _BODY)
+_TOLD: Final = (*(replies.c[name] for name in Found.__struct_fields__ if name != "body"), _BODY, replies.c.boot)
 
 
 def claim(conn: Connection, claims: Sequence[Claim]) -> list[Found | None]:
     """Per claim None where the request may run now, else what stands under its key; what has expired gives way.
 
-    Safe to repeat: a claim finds itself. Keys are taken in one order, so that processes do not wait for each other.
+    Safe to repeat: a claim finds itself; another process's under the same id is another's. Keys are taken in one order,
+    so that processes do not wait for each other.
     """
     found = {one.owner: _claimed(conn, one) for one in sorted(claims, key=attrgetter("place.key"))}
     return [found[one.owner] for one in claims]
@@ -99,7 +100,7 @@ def _claimed(conn: Connection, one: Claim) -> Found | None:
     if conn.execute(delete(replies).where(expired)).rowcount and _OPEN.run(conn, [row]):
         return None
     found = conn.execute(select(*_TOLD).where(_at(one.place)).with_for_update()).one()  # as it is now, on any engine
-    if found.state == "open" and found.owner == one.owner:
+    if found.state == "open" and (found.owner, found.boot) == (one.owner, one.boot):
         return None
     return Found(
         state=found.state,
@@ -116,7 +117,7 @@ def _claimed(conn: Connection, one: Claim) -> Found | None:
 
 def release(conn: Connection, claims: Sequence[Claim]) -> list[bool]:
     """Frees keys whose requests ended without a charge; per claim whether its request still had the key."""
-    return [_freed(conn, one.place, one.owner) for one in claims]
+    return [_freed(conn, one) for one in claims]
 
 
 def keep(conn: Connection, answer: Answer) -> bool:
@@ -161,8 +162,9 @@ def _pruned(conn: Connection, at: int) -> int:
     return sum(conn.execute(delete(replies).where(_at(Place(*row)), ~_IS_OPEN)).rowcount for row in found)
 
 
-def _freed(conn: Connection, place: Place, owner: str) -> bool:
-    return bool(conn.execute(delete(replies).where(_at(place), replies.c.owner == owner, _IS_OPEN)).rowcount)
+def _freed(conn: Connection, one: Claim) -> bool:
+    mine = and_(_at(one.place), replies.c.owner == one.owner, replies.c.boot == one.boot)
+    return bool(conn.execute(delete(replies).where(mine, _IS_OPEN)).rowcount)
 
 
 def _at(place: Place) -> ColumnElement[bool]:
