@@ -178,6 +178,14 @@ async def test_a_failed_attempt_leaves_its_slot_to_others(tmp_path: Path) -> Non
         assert idle(one)
 
 
+async def test_a_failed_attempt_counts_no_tokens_of_the_next(tmp_path: Path) -> None:
+    """What a channel without limits answered is not counted for the one that refused before it."""
+    channels = (channel("a", priority=1, limits=Limits(tpm=100)), channel("b"))
+    async with stage(tmp_path, channels, clock=Clock(), client=Crowd(broken=("k-a",))) as one:
+        assert (await one.ask(**ASK)).status == 200
+        assert one.house.windows.used() == []
+
+
 async def test_a_slot_is_given_back_in_every_end(tmp_path: Path) -> None:
     """Whether it was answered, failed, refused for money, left or cancelled: afterwards no slot is in use."""
     crowd = Crowd(held=True)

@@ -96,6 +96,7 @@ class Attempts:
             if not isinstance(outcome, UpstreamFailure):
                 return outcome
             failure = outcome
+            self.stay.passed()
             if not retries(outcome, candidate.channel, relay.no_retry):
                 break
         if failure is None or (isinstance(failure, Unsupported) and (plan.resting or self.stay.full)):

@@ -93,6 +93,10 @@ class Stay:
             if failure.upstream_status:
                 self._windows.correct(self._channel, 0)
 
+    def passed(self) -> None:
+        """Another candidate is tried: what is used from now on is not the failed one's."""
+        self._channel = None
+
     def forgo(self) -> None:
         """Nobody had room for the request: it is not one of those that the key and the group have."""
         if self._own is not None:
