@@ -80,6 +80,21 @@ def test_one_read_of_many_frames_is_forwarded_as_it_is(side: str) -> None:
     assert stage.heard.tally.size == 5 + 2 * sum(len(f"word{n} ") for n in range(100))
 
 
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("bad", [b"a\tb", b"\x00", b"\x1f", b"\xff", b"\xe4\xb8", b"\x80"])
+def test_a_broken_frame_is_not_forwarded_for_its_likeness(side: str, bad: bytes) -> None:
+    """Bytes that no JSON string may hold, and characters that two frames share, are treated as without a pattern."""
+    _, _, start, frame = SIDES[side]
+    broken = frame("@@").replace(b"@@", bad)
+    stream = [start, frame("one"), frame("two") + broken + frame("three"), broken, frame("four")]
+    halves = [frame("@@").replace(b"@@", half) for half in (b"\xe4", b"\xb8\xad")]
+    slow, quick = pipe(side), pipe(side)
+    for data in (*stream, b"".join(halves), frame("end")):
+        told = b"".join(slow._read(data[n : n + 1]) for n in range(len(data)))
+        assert quick.feed(data) == told
+        assert quick.heard.skipped == slow.heard.skipped
+
+
 def test_text_after_the_finish_is_not_taken_for_more_of_the_answer() -> None:
     """After its end a choice says nothing more, even in frames that look like the ones before."""
     stage = pipe("openai")
