@@ -72,6 +72,28 @@ def test_check_of_no_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert capsys.readouterr().err == "nowhere.yaml:1:1: (file): cannot be read: No such file or directory\n"
 
 
+def test_warnings_are_for_who_checks(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A report or a new key says nothing of them: cron would send it by mail."""
+    write(folder / "config.yaml", "channels: [{name: a, type: echo}]\n")
+    assert cli.main(["token", "add", "me", "--unlimited"]) == 0
+    assert cli.main(["usage", "--format", "csv"]) == 0
+    assert capsys.readouterr().err == ""
+    assert cli.main(["show"]) == 0
+    assert "warning: channel a has no models" in capsys.readouterr().err
+
+
+def test_a_driver_that_is_missing(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`serve` would not start, so `check` says it."""
+    monkeypatch.setitem(sys.modules, "asyncpg", None)
+    write(folder / "config.yaml", "database: postgresql://127.0.0.1:1/x\n")
+    assert cli.main(["check", "--quiet"]) == 0
+    assert capsys.readouterr().err == (
+        "config.yaml:1:1: database: warning: The driver asyncpg is missing: pip install 'newapi-proxy[postgres]'.\n"
+    )
+
+
 def test_warnings_do_not_fail(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A warning is a line on stderr that says so; the code stays 0."""
     write(folder / "config.yaml", "channels: [{name: a, type: echo}]\n")

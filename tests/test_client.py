@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import os
+import sys
 import tracemalloc
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -707,6 +708,14 @@ async def test_socks_proxy(client: HttpClient) -> None:
         with pytest.raises(UpstreamFailure):
             await ask(client, "http://upstream.invalid/x", proxy=wall.url.replace("http", "socks5"))
         assert not proxy.failures
+
+
+async def test_socks_without_the_extra(client: HttpClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A channel whose proxy needs a package that is missing: the next channel serves, and nobody is parked."""
+    monkeypatch.setitem(sys.modules, "aiohttp_socks", None)
+    with pytest.raises(UpstreamFailure) as caught:
+        await ask(client, "http://upstream.invalid/x", proxy="socks5://127.0.0.1:1")
+    assert (caught.value.blames, caught.value.code) == ("nobody", "convert_request_failed")
 
 
 def test_choice(monkeypatch: pytest.MonkeyPatch) -> None:

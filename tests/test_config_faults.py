@@ -34,7 +34,7 @@ def faults(folder: Path, text: str, environ: dict[str, str] | None = None, **fil
 CASES = {
     # syntax
     "unclosed list": ("relay: {a: [1\nb: 2\n", "config.yaml:2:2: yaml: did not find expected ',' or ']'"),
-    "tab": ("relay:\n\tkeepalive: 5s\n", "config.yaml:2:1: yaml: found character that cannot start any token"),
+    "tab": ("relay:\n\tkeepalive: 5s\n", "config.yaml:2:1: yaml: a tab, where YAML wants spaces"),
     "two documents": ("a: 1\n---\nb: 2\n", "config.yaml:2:1: yaml: a second document begins here; one file holds one"),
     "unknown tag": (
         "log: !python/object:os.system x\n",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from datetime import date
 from pathlib import Path
 
@@ -377,6 +378,30 @@ def test_a_readable_file_with_secrets(tmp_path: Path) -> None:
     write(tmp_path, config=SECRETS).chmod(0o640)
     (warning,) = [one for one in read(path, {}).warnings if "group or world" in one.message]
     assert (warning.key, warning.line, warning.col) == ("database", 1, 11)
+
+
+@pytest.mark.parametrize(
+    ("config", "package", "told"),
+    [
+        (
+            "channels: [{name: a, type: echo, models: [echo], proxy: 'socks5://h:1'}]\nprices: {echo: {input: 0}}\n",
+            "aiohttp_socks",
+            "channels[0].proxy: needs a package that is missing here: pip install 'newapi-proxy[socks]'",
+        ),
+        (
+            "database: postgresql://h/d\nredis: redis://h\n",
+            "redis",
+            "redis: needs a package that is missing here: pip install 'newapi-proxy[redis]'",
+        ),
+    ],
+)
+def test_a_package_that_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: str, package: str, told: str
+) -> None:
+    """What needs an extra says so, where the extra is not installed."""
+    assert warned(tmp_path, config) == []
+    monkeypatch.setitem(sys.modules, package, None)
+    assert warned(tmp_path, config) == [told]
 
 
 @pytest.mark.parametrize("key", ["redis: redis://h", "reuse_port: true"])

@@ -9,7 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -314,6 +314,32 @@ async def test_close_writes_what_waits(database: Path) -> None:
     with sqlite3.connect(database) as other:
         assert other.execute("SELECT COUNT(*) FROM options").fetchone() == (300,)
     other.close()
+
+
+@pytest.mark.parametrize("made", [store.upgrade, lambda url, base: asyncio.run(_opened(url, base))])
+def test_a_new_file_is_its_owners_alone(tmp_path: Path, made: Callable[[str, Path], object]) -> None:
+    """Whatever the umask lets through; a file that exists keeps its mode."""
+    before = os.umask(0o022)
+    try:
+        made("sqlite:///new.db", tmp_path)
+        assert (tmp_path / "new.db").stat().st_mode & 0o777 == 0o600
+        (tmp_path / "new.db").chmod(0o640)
+        made("sqlite:///new.db", tmp_path)
+        assert (tmp_path / "new.db").stat().st_mode & 0o777 == 0o640
+    finally:
+        os.umask(before)
+
+
+async def _opened(url: str, base: Path) -> None:
+    await (await Database.open(url, base, "normal")).close()
+
+
+@pytest.mark.parametrize("made", [store.upgrade, lambda url, base: asyncio.run(_opened(url, base))])
+def test_a_folder_that_does_not_exist_is_named(tmp_path: Path, made: Callable[[str, Path], object]) -> None:
+    """Somebody may have to make it."""
+    with pytest.raises(OurError) as caught:
+        made("sqlite:///nowhere/new.db", tmp_path)
+    assert caught.value.message == f"The database's folder {tmp_path}/nowhere does not exist."
 
 
 async def test_a_second_daemon_is_refused(db: Database, database: Path) -> None:

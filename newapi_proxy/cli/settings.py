@@ -28,20 +28,26 @@ def locate(given: str | None, environ: Mapping[str, str]) -> Path:
 
 
 def load(args: argparse.Namespace) -> Loaded:
-    """The configuration that the arguments name; faults and warnings are told on stderr, one line each."""
+    """The configuration that the arguments name; faults are told on stderr, one line each.
+
+    Warnings are for `check` and `show`, and in the daemon's log: a report by cron has nothing to do with them.
+    """
     return _told(read(locate(args.config, os.environ), os.environ))
 
 
 def whole(args: argparse.Namespace) -> Loaded:
-    """The same joined with what its database holds, as `serve` will have it."""
-    return _told(joined(locate(args.config, os.environ)))
+    """The same joined with what its database holds, as `serve` will have it; warnings are told too."""
+    loaded = _told(joined(locate(args.config, os.environ)))
+    for warning in loaded.warnings:
+        print(str(msgspec.structs.replace(warning, message=f"warning: {warning.message}")), file=sys.stderr)
+    return loaded
 
 
 def joined(file: Path) -> Loaded:
     """A file joined with its database; untold. The database is looked at, and not touched.
 
     One that does not exist yet says nothing, nor does a server that does not answer; a file that cannot be read is a
-    warning.
+    warning, and so is a driver that is missing here.
     """
     from newapi_proxy.config import joined as joining
     from newapi_proxy.errors import ProxyError
@@ -60,8 +66,6 @@ def joined(file: Path) -> Loaded:
 def _told(loaded: Loaded) -> Loaded:
     for fault in loaded.faults:
         print(fault, file=sys.stderr)
-    for warning in loaded.warnings:
-        print(str(msgspec.structs.replace(warning, message=f"warning: {warning.message}")), file=sys.stderr)
     return loaded
 
 

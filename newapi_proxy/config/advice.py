@@ -6,6 +6,7 @@ Shares the view of `rules`; asks for prices through a function, so that it knows
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from importlib.util import find_spec
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -43,6 +44,19 @@ def _alone(view: View) -> Iterator[Fault]:
             yield view.wrong(("redis",), "has no use with SQLite: one process serves a file, and counts by itself")
         if view.config.reuse_port:
             yield view.wrong(("reuse_port",), "has no use with SQLite: a second process is refused the file")
+
+
+def _extras(view: View) -> Iterator[Fault]:
+    """What needs a package that is not installed here: a database's driver is looked for where it is opened."""
+    if view.config.redis is not None and find_spec("redis") is None:
+        yield view.wrong(("redis",), _extra("redis"))
+    for index, channel in _serving(view):
+        if (channel.proxy or "").startswith("socks") and find_spec("aiohttp_socks") is None:
+            yield view.wrong(("channels", index, "proxy"), _extra("socks"))
+
+
+def _extra(name: str) -> str:
+    return f"needs a package that is missing here: pip install 'newapi-proxy[{name}]'"
 
 
 def _empty_channels(view: View) -> Iterator[Fault]:
@@ -148,7 +162,7 @@ def _harmless(view: View, path: Path) -> bool:
         return False
 
 
-_ADVICE: Final[tuple[Rule, ...]] = (_unenforced, _alone, _empty_channels, _lost_tokens)
+_ADVICE: Final[tuple[Rule, ...]] = (_unenforced, _alone, _extras, _empty_channels, _lost_tokens)
 
 
 def advice(view: View, priced: Priced | None, plain: Mapping[Path, Place], exposed: Iterable[str]) -> list[Fault]:

@@ -75,7 +75,7 @@ class _Builder:
     """One document: events in, nodes out."""
 
     def __init__(self, text: str, file: str) -> None:
-        self._file = file
+        self._file, self._text = file, text
         bad = _UNPRINTABLE.search(text)
         if bad:
             line = text.count("\n", 0, bad.start()) + 1
@@ -107,9 +107,15 @@ class _Builder:
             problem = (error.problem or error.context or "cannot be read").translate(self._back)
             if "nesting depth" in problem:  # the scanner runs ahead of the events and has a limit of its own
                 problem = _TOO_DEEP
+            elif "cannot start any token" in problem and self._tabbed(place):
+                problem = "a tab, where YAML wants spaces"
             raise Refused(fault(place, "yaml", problem)) from None
         except (yaml.YAMLError, ValueError):
             raise Refused(fault(Place(self._file, 1, 1), "yaml", "cannot be read as YAML")) from None
+
+    def _tabbed(self, place: Place) -> bool:
+        lines = self._text.split("\n", place.line)
+        return len(lines) >= place.line and lines[place.line - 1][place.column - 1 :].startswith("\t")
 
     def _due(self) -> Event:
         event = self._next()

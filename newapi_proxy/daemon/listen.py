@@ -69,7 +69,7 @@ def bind(place: Place, *, together: bool = False) -> list[socket.socket]:
             raise
         return found
     except OSError as error:
-        raise OSError(error.errno, f"cannot listen on {place}: {error.strerror or error}") from error
+        raise OSError(f"cannot listen on {place}: {error.strerror or error}") from error
 
 
 def _addresses(place: Place) -> list[tuple[socket.AddressFamily, tuple[str, int]]]:

@@ -232,6 +232,7 @@ def _prepared(path: Path, durability: sqlite.Durability) -> None:
 
 def prepare(engine: Engine, path: Path) -> list[str]:
     """Upgrades the file where it needs it, after a copy if there is data in it; the upgrades done. Raises OurError."""
+    sqlite.begin(path)
     try:
         with engine.connect() as conn:
             names = upgrades.pending(conn)

@@ -24,7 +24,7 @@ _WAL: Final = 2  # the header's write version of a file with a write-ahead log
 def look(url: str, base: Path, work: Callable[[Connection], R]) -> R | None:
     """What `work` finds by a connection that changes nothing; None where there is no file yet, or no server answers.
 
-    Raises OurError for a file that cannot be read, and what `work` raises.
+    Raises OurError for a file that cannot be read and for a driver that is missing, and what `work` raises.
     """
     try:
         parsed = make_url(url)
@@ -49,8 +49,9 @@ async def _far(url: URL, work: Callable[[Connection], R]) -> R | None:
     """A server may be elsewhere than who checks the file: one that does not answer says nothing."""
     from newapi_proxy.store import dialects, server
 
+    kind = dialects.of(url)  # its driver is missing: `serve` would not start
     try:
-        made = server.engine(url, dialects.of(url))
+        made = server.engine(url, kind)
         try:
             async with asyncio.timeout(_PATIENCE), made.connect() as conn:
                 return await conn.run_sync(work)

@@ -100,6 +100,25 @@ def readers(path: Path) -> AsyncEngine:
     return made
 
 
+def begin(path: Path) -> None:
+    """An empty file where there is none yet, for its owner alone: it holds keys and what people spent.
+
+    One that exists keeps its mode. Raises OurError.
+    """
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise _shut(path, error) from error
+
+
+def _shut(path: Path, error: OSError) -> OurError:
+    folder = path.parent
+    why = f"cannot be written: {error.strerror}" if folder.is_dir() else "does not exist"
+    return OurError(f"The database's folder {folder} {why}.", status=503, code="ledger_unavailable")
+
+
 class Lock:
     """Keeps a second daemon off the same file: two would each believe their own view of the balances."""
 
@@ -109,9 +128,7 @@ class Lock:
         try:
             self._file = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise OurError(
-                f"The database's folder cannot be written: {error.strerror}.", status=503, code="ledger_unavailable"
-            ) from error
+            raise _shut(path, error) from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

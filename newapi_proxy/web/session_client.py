@@ -338,7 +338,7 @@ def _socks(proxy: str, options: Mapping[str, Any]) -> aiohttp.BaseConnector:
     try:
         from aiohttp_socks import ProxyConnector
     except ImportError:
-        raise OurError("SOCKS proxies need the extra: pip install newapi-proxy[socks]", code="socks_missing") from None
+        raise faults.refused("SOCKS proxies need the extra `socks`") from None
     try:
         connector: aiohttp.BaseConnector = ProxyConnector.from_url(proxy, **options)
     except ValueError:
