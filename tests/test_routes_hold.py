@@ -141,12 +141,15 @@ async def test_every_route_holds_before_it_spends(tmp_path: Path) -> None:
 
 def test_only_exchanges_open_requests() -> None:
     """Who opens a request to a provider from another place than these must show first that it is paid for."""
-    found = set()
+    found, dialing = set(), set()
     for module in laws.modules():
         for node in ast.walk(module.tree):
             if isinstance(node, ast.Call) and laws.dotted(node.func).endswith("client.open"):
                 found.add(module.name)
+            if isinstance(node, ast.Call) and laws.dotted(node.func).endswith("dialer.dial"):
+                dialing.add(module.name)
     assert found == OPENERS.keys()
+    assert dialing == {"relay.dialing"}
 
 
 @pytest.mark.parametrize("pattern", NATIVE)

@@ -12,6 +12,7 @@ from newapi_proxy.adapters.base import Adapter
 from newapi_proxy.ir.ask import Kind
 
 _NAMED: Final[tuple[tuple[Kind, re.Pattern[str]], ...]] = (
+    ("realtime", re.compile(r"realtime", re.I)),
     ("rerank", re.compile(r"rerank", re.I)),
     ("embeddings", re.compile(r"embed|(^|/)(bge|gte|e5|m3e)-", re.I)),
     ("moderations", re.compile(r"moderation", re.I)),

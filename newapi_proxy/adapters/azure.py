@@ -15,6 +15,7 @@ from newapi_proxy.adapters._openai_draft import Draft
 from newapi_proxy.adapters._openai_endpoints import Place, edited, embeddings
 from newapi_proxy.adapters._openai_media import Site, images, speech, transcription
 from newapi_proxy.adapters._openai_models import named
+from newapi_proxy.adapters._openai_realtime import realtime
 from newapi_proxy.adapters._openai_responses import OpenAIResponses
 from newapi_proxy.adapters.base import Adapter, Headers, Options, Target, join
 from newapi_proxy.adapters.openai import OpenAIChat, Quirks, file_urls
@@ -116,6 +117,16 @@ _MEDIA: Final = Site(
     model=lambda to: to.model.replace(".", "") if to.options.strip_dots else to.model,
 )
 
+
+def _session(to: Target) -> str:
+    """Sessions stand beside the deployments, which the query names."""
+    name = quote(to.model.replace(".", "") if to.options.strip_dots else to.model, safe="")
+    if to.options.api_version is None:
+        return f"{join(to.base_url, '/openai/v1/realtime')}?model={name}"
+    version = quote(to.options.api_version, safe="")
+    return f"{join(to.base_url, '/openai/realtime')}?api-version={version}&deployment={name}"
+
+
 ADAPTER: Final = Adapter(
     name="azure",
     numbers=(3,),
@@ -125,6 +136,7 @@ ADAPTER: Final = Adapter(
     images=images(_MEDIA),
     speech=speech(_MEDIA),
     transcription=transcription(_MEDIA),
+    realtime=realtime(_session, _auth, keyed=False, failed=_failed),
     by_bytes=file_urls,
     suffixes=named,
     inherited=_inherited,

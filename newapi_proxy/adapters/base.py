@@ -21,6 +21,7 @@ from newapi_proxy.adapters._tasks import Tasks
 from newapi_proxy.errors import Unsupported, UpstreamFailure
 from newapi_proxy.ir.ask import Ask, Kind, Media
 from newapi_proxy.ir.events import Event
+from newapi_proxy.ir.session import Meter
 from newapi_proxy.ir.suffix import Named
 from newapi_proxy.secret import Secret
 from newapi_proxy.wire import sse
@@ -134,7 +135,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     after the other, where the provider takes only so much at once; their answers are joined in that order. `instead`:
     what to try on the same channel where this endpoint failed so (an older server's). `tokens`: takes token numbers.
     `raw`: a streamed answer is handed on as it comes whatever it looks like, a JSON document too. `packs`: writes
-    vectors as base64 where it is asked to, so that what it answers is what the client gets.
+    vectors as base64 where it is asked to, so that what it answers is what the client gets. `session`: the request
+    opens a session of messages in place of an answer, and this makes who listens to them.
     """
 
     dialect: str
@@ -149,6 +151,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     tokens: bool = True
     raw: bool = False
     packs: bool = False
+    session: Callable[[Ask, Target], Meter] | None = None
 
 
 class Counting(Protocol):
@@ -229,6 +232,7 @@ class Adapter(msgspec.Struct, frozen=True, kw_only=True):
     images: Endpoint | None = None
     speech: Endpoint | None = None
     transcription: Endpoint | None = None
+    realtime: Endpoint | None = None
     counting: Counting | None = None
     balance: Callable[[Target, date], Generator[Outgoing, Any, tuple[Decimal, str] | None]] | None = None
     local: Local | None = None

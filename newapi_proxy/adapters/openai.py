@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Literal
+from urllib.parse import quote
 
 import msgspec
 
@@ -18,6 +19,7 @@ from newapi_proxy.adapters import (
     _openai_endpoints,
     _openai_media,
     _openai_models,
+    _openai_realtime,
     _openai_responses,
 )
 from newapi_proxy.adapters._balances import BALANCES
@@ -310,6 +312,9 @@ ADAPTER: Final = msgspec.structs.replace(
         suffixes=_openai_models.named,
     ),
     options=OpenAIOptions,
+    realtime=_openai_realtime.realtime(
+        lambda to: f"{join(to.base_url, '/v1/realtime')}?model={quote(to.model, safe='')}", bearer
+    ),
     tuned=_tuned,
     inherited=_inherited,
 )

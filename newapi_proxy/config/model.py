@@ -41,6 +41,8 @@ class Relay(Struct, frozen=True):
     streaming_timeout: Annotated[Duration, doc("longest silence inside a stream (STREAMING_TIMEOUT)")] = 30.0
     keepalive: Annotated[Duration, doc("comment or ping to the client while nothing comes")] = 15.0
     drain_timeout: Annotated[Duration, doc("how long a stop waits for running requests")] = 300.0
+    session_timeout: Annotated[Duration, doc("longest realtime session")] = 3600.0
+    session_idle: Annotated[Duration, doc("longest silence of both sides of a realtime session")] = 300.0
     max_body: Annotated[Size, doc("largest request body (MAX_REQUEST_BODY_MB)")] = 32 * 1024 * 1024
     force_stream_option: Annotated[bool, doc("ask upstreams for usage in streams (FORCE_STREAM_OPTION)")] = True
 

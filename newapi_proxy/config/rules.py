@@ -28,6 +28,10 @@ _HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _OURS: Final = frozenset({"connection", "content-length", "host", "transfer-encoding", "upgrade", "trailer", "te"})
 _STEP: Final = re.compile(r"(?<=[\w\]-])[.\[]")  # where a dotted key goes one level down
 _DAY: Final = 86400.0
+_DEADLINES: Final = (
+    "total_timeout", "connect_timeout", "first_token_timeout", "streaming_timeout", "keepalive", "session_timeout",
+    "session_idle",
+)  # fmt: skip
 _ENDLESS: Final = 366 * _DAY
 _DATABASES: Final = ("sqlite", "mysql", "postgresql")
 _REDIS: Final = ("redis", "rediss", "unix")
@@ -274,10 +278,7 @@ def _durations(view: View) -> Iterator[Fault]:
     """Deadlines and sizes are above zero, and deadlines are not endless."""
     config = view.config
     fetch = config.media.fetch
-    named: list[tuple[Path, float]] = [
-        (("relay", name), getattr(config.relay, name))
-        for name in ("total_timeout", "connect_timeout", "first_token_timeout", "streaming_timeout", "keepalive")
-    ]
+    named: list[tuple[Path, float]] = [(("relay", name), getattr(config.relay, name)) for name in _DEADLINES]
     named += [(("tasks", "interval"), config.tasks.interval), (("media", "fetch", "timeout"), fetch.timeout)]
     named += [(("idempotency", "ttl"), config.idempotency.ttl)]
     named += [

@@ -25,6 +25,8 @@ async def drain(house: House, servers: Sequence[Server], now: asyncio.Event) -> 
     """Waits for the running requests; False when `now` was set before they had ended."""
     for server in servers:
         server.retire()
+    for retire in list(house.sessions):
+        retire()
     loop = asyncio.get_running_loop()
     limit = loop.time() + house.snapshot.config.relay.drain_timeout
     if any(server.connections for server in servers):

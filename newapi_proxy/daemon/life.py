@@ -43,6 +43,7 @@ from newapi_proxy.store.windows import Memory
 from newapi_proxy.web import edges
 from newapi_proxy.web.app import Edge
 from newapi_proxy.web.client import HttpClient
+from newapi_proxy.web.dial import SocketDialer
 from newapi_proxy.web.fetch import HttpFetcher
 from newapi_proxy.web.server import Server, bounded
 
@@ -87,6 +88,7 @@ class Daemon:
         self._now = asyncio.Event()
         self._ping_at = 0.0
         self._shared: Shared | None = None
+        self._dialer = SocketDialer()
 
     async def live(self) -> int:
         """Starts, serves, drains. Raises CannotStart."""
@@ -109,6 +111,7 @@ class Daemon:
             for place in self._places:
                 listen.forget(place)
             await client.close()
+            await self._dialer.close()
             if self._shared is not None:
                 await self._shared.close()
             await database.close()
@@ -154,6 +157,7 @@ class Daemon:
         await rests.follow(health, first)
         house = House(first, database, client, health, self._clock, boot=database.boot)
         house.fetcher = HttpFetcher()
+        house.dialer = self._dialer
         self._house = house
         self._shared = await meet(house, self._config.redis)
         if isinstance(house.windows, Memory):

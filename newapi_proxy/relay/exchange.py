@@ -66,7 +66,7 @@ async def chat(
         else:
             await _answer(house, given, sink, record, attempts)
     except ProxyError as error:
-        _tell(visit, surface, sink, error, record, attempts)
+        tell(visit, surface, sink, error, record, attempts)
     except Departed:
         record.end, record.status = "client_gone", GONE
     except BaseException:
@@ -81,14 +81,14 @@ async def chat(
 def reject(house: House, visit: Visit, surface: Surface, sink: Sink, error: ProxyError) -> None:
     """Refuses a request that never became an exchange (no key, too large a body), with its log line."""
     record = Record(visit, house.clock)
-    _tell(visit, surface, sink, error, record, None)
+    tell(visit, surface, sink, error, record, None)
     record.finish()
 
 
 async def _answer(house: House, given: Given, sink: Sink, record: Record, attempts: Attempts) -> None:
-    plan = _plan(house, given)
-    amount = max([hold_amount(given.ask, price, given.ratio, calls=given.ask.calls) for price in _prices(given)])
-    hold = _hold(house, given, amount)
+    plan = planned(house, given)
+    amount = max([hold_amount(given.ask, price, given.ratio, calls=given.ask.calls) for price in prices_of(given)])
+    hold = holding(house, given, amount)
     if given.token.ceilings:
         await attempts.stay.enter()
     async with Held(house.db, hold, record.attempts) as held:
@@ -107,7 +107,7 @@ async def _answer(house: House, given: Given, sink: Sink, record: Record, attemp
             taken = await held.settle(due, delivered=served.pipe is not None)
             record.billed(billed.usage, billed.line, taken, billed.charge.price_version)
             if taken < billed.charge.units:
-                _short(given, taken, billed.charge.units)
+                tell_short(given, taken, billed.charge.units)
     match outcome:
         case Served():
             usage = record.usage if record.usage is not NOTHING else (outcome.heard.usage or NOTHING)
@@ -128,10 +128,10 @@ async def _answer(house: House, given: Given, sink: Sink, record: Record, attemp
 
 async def _count(house: House, given: Given, sink: Sink, record: Record, attempts: Attempts) -> None:
     """Token counting: by the provider where it can, else here; costs nothing."""
-    plan = _plan(house, given)
+    plan = planned(house, given)
     if given.token.ceilings:
         await attempts.stay.enter()
-    async with Held(house.db, _hold(house, given, 0), record.attempts):
+    async with Held(house.db, holding(house, given, 0), record.attempts):
         tokens = await attempts.count(plan)
     headers = []
     if tokens is None:
@@ -140,7 +140,8 @@ async def _count(house: House, given: Given, sink: Sink, record: Record, attempt
     sink.whole(200, headers, given.surface.count(tokens))
 
 
-def _plan(house: House, given: Given) -> Plan:
+def planned(house: House, given: Given) -> Plan:
+    """The request's way through its channels. Raises ClientError and OurError where there can be none."""
     ask, token = given.ask, given.token
     if not token.may_use(ask.model):
         raise ClientError(
@@ -153,7 +154,7 @@ def _plan(house: House, given: Given) -> Plan:
 
     plan = Plan(_serving(given), house.turns, house.health.usable)
     if plan.empty:
-        _prices(given)  # a price that is missing is the plainer word
+        prices_of(given)  # a price that is missing is the plainer word
         raise ClientError(
             f"No channel of the model {ask.model} has an endpoint for {ask.kind}.",
             code="unsupported_endpoint",
@@ -173,7 +174,7 @@ def _serving(given: Given) -> Tiers:
     return tuple(tuple(one for one in tier if find(one.upstream_model(model)) is not None) for tier in serving)
 
 
-def _prices(given: Given) -> Collection[Price]:
+def prices_of(given: Given) -> Collection[Price]:
     """What the request may cost, by the channel that serves it: the requested name's price, else the mapped one's.
 
     Raises ClientError where no channel's name has one (decision 16).
@@ -210,7 +211,8 @@ def _unpriced(model: str) -> ClientError:
     )
 
 
-def _hold(house: House, given: Given, amount: int) -> ledger.Hold:
+def holding(house: House, given: Given, amount: int) -> ledger.Hold:
+    """The hold of that amount for the request."""
     return ledger.Hold(
         request_id=given.id,
         account=given.token.account,
@@ -243,7 +245,7 @@ async def _bill(given: Given, served: Served, end: policy.End) -> Bill | None:
     return await bill(given, served, end, price)
 
 
-def _short(given: Given, taken: int, units: int) -> None:
+def tell_short(given: Given, taken: int, units: int) -> None:
     """The answer cost more than was held, and the balance did not reach."""
     log.logger().warning("settle_short", request_id=given.id, token=given.token.name, taken=taken, charge=units)
 
@@ -276,9 +278,10 @@ def _deliver(sink: Sink, record: Record, served: Served, headers: list[tuple[str
     sink.whole(200, headers, last)
 
 
-def _tell(
+def tell(
     visit: Visit, surface: Surface, sink: Sink, error: ProxyError, record: Record, attempts: Attempts | None
 ) -> None:
+    """Tells the client of the error, and the record; `attempts` knows how, where a stream has begun."""
     status = surface.status(error)
     record.failed(error, status)
     if sink.started:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from decimal import Decimal
 
 import msgspec
@@ -14,6 +15,7 @@ from newapi_proxy.relay.health import Health
 from newapi_proxy.relay.plan import Turns
 from newapi_proxy.relay.pump import Watch
 from newapi_proxy.relay.record import Visit
+from newapi_proxy.relay.sockets import Dialer
 from newapi_proxy.snapshot import Snapshot, Token
 from newapi_proxy.store.db import Database
 from newapi_proxy.store.windows import Memory, Windows
@@ -24,11 +26,13 @@ class House:
     """What all exchanges share. `snapshot` is replaced by a reload; an exchange keeps the one it began with.
 
     `boot` names this run of the process in the ledger; `watches` are those of the exchanges that run now. Until
-    somebody gives it a `fetcher`, a provider that wants bytes gets none of what clients name by URL.
+    somebody gives it a `fetcher`, a provider that wants bytes gets none of what clients name by URL; without a `dialer`
+    there are no sessions. `sessions` are told, by a call, that the process is about to end.
     """
 
     __slots__ = (
-        "boot", "client", "clock", "credentials", "db", "fetcher", "health", "snapshot", "turns", "watches", "windows",
+        "boot", "client", "clock", "credentials", "db", "dialer", "fetcher", "health", "sessions", "snapshot", "turns",
+        "watches", "windows",
     )  # fmt: skip
 
     def __init__(
@@ -38,12 +42,14 @@ class House:
         self.db = db
         self.client = client
         self.fetcher: Fetcher | None = None
+        self.dialer: Dialer | None = None
         self.health = health
         self.credentials = Credentials(client, clock)
         self.clock = clock
         self.boot = boot
         self.turns = Turns()
         self.watches: set[Watch] = set()
+        self.sessions: set[Callable[[], None]] = set()
         self.windows: Windows = Memory(clock.monotonic)
 
 

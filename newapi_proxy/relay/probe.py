@@ -62,6 +62,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 def kind_of(channel: Channel, model: str) -> Kind | None:
     """What to try a model with: by its name, else by what the channel's type has first."""
     name, adapter = model.lower(), channel.adapter
+    if adapter.realtime is not None and "realtime" in name:
+        return None  # a session is no question
     if adapter.rerank is not None and "rerank" in name:
         return "rerank"
     if adapter.embeddings is not None and any(word in name for word in _VECTORS):

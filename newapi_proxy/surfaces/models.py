@@ -40,6 +40,7 @@ _TYPES: Final[Mapping[Kind, tuple[str, ...]]] = {
     "moderations": ("moderations",),
     "speech": ("audio-speech",),
     "transcription": ("audio-transcription",),
+    "realtime": ("realtime",),
 }
 _METHODS: Final[Mapping[Kind, tuple[str, ...]]] = {
     "chat": ("generateContent", "streamGenerateContent", "countTokens"),

@@ -130,15 +130,17 @@ class Edge:
             arrived=house.clock.monotonic(),
         )
 
-    def caller(self, call: Call, snapshot: Snapshot) -> Token:
-        """Whose key the request brings. Raises ClientError 401; 429 for an address that guesses keys."""
+    def caller(self, call: Call, snapshot: Snapshot, headers: Mapping[str, str] | None = None) -> Token:
+        """Whose key is in the request's headers, or these. Raises ClientError 401; 429 for an address that guesses."""
         visit = call.visit
+        if headers is None:
+            headers = call.arrival.headers
         if self.guesses.known:
             self.guesses.check(visit.client_ip, visit.arrived)
         try:
-            return self.keys.caller(snapshot, visit.path, call.query, call.arrival.headers)
+            return self.keys.caller(snapshot, visit.path, call.query, headers)
         except ClientError:
-            tried = keys.presented(visit.path, call.query, call.arrival.headers)
+            tried = keys.presented(visit.path, call.query, headers)
             self.guesses.note(visit.client_ip, tried, visit.arrived)
             raise
 

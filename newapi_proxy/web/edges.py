@@ -8,7 +8,7 @@ from typing import Final
 from newapi_proxy.relay.house import House
 from newapi_proxy.snapshot import Snapshot
 from newapi_proxy.surfaces import SURFACES
-from newapi_proxy.web import account_routes, models_routes, ops_routes, relay_routes
+from newapi_proxy.web import account_routes, models_routes, ops_routes, realtime_routes, relay_routes
 from newapi_proxy.web.app import Action, Edge, Failure, Part
 from newapi_proxy.web.router import Route
 
@@ -31,7 +31,8 @@ def relay_edge(house: House) -> Edge:
     own |= dict.fromkeys((account_routes.BALANCE, account_routes.CALLS), account_routes.plain)
     accounts = account_routes.routes(openai)
     tasks = Part(_has_tasks, lambda: _task_routes(openai))
-    return Edge(house, [*relay_routes.routes(), *models, *accounts, *ops_routes.routes()], openai, own, [tasks])
+    routes = [*relay_routes.routes(), *realtime_routes.routes(), *models, *accounts, *ops_routes.routes()]
+    return Edge(house, routes, openai, own, [tasks])
 
 
 def _has_tasks(snapshot: Snapshot) -> bool:

@@ -151,6 +151,11 @@ class Inlet(web.RequestHandler):
         return self._server.retiring
 
     @property
+    def upgradable(self) -> bool:
+        """Whether the last request asks for another protocol, and nothing came before it that waits."""
+        return self._upgraded and not self._messages
+
+    @property
     def busy(self) -> bool:
         """Whether a request is being served or waits to be."""
         return self._request_in_progress or bool(self._messages)

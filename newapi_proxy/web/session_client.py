@@ -32,7 +32,7 @@ from newapi_proxy.wire.multipart import Upload
 T = TypeVar("T")
 
 SESSIONS: Final = 64  # SOCKS proxies known at a time
-_SOCKS: Final = ("socks4://", "socks4a://", "socks5://", "socks5h://")
+SOCKS: Final = ("socks4://", "socks4a://", "socks5://", "socks5h://")
 _BROKEN: Final = (aiohttp.ClientError, aiohttp.http_exceptions.HttpProcessingError, OSError)
 _AUTOMATIC: Final = (hdrs.USER_AGENT, hdrs.ACCEPT, hdrs.ACCEPT_ENCODING, hdrs.CONTENT_TYPE)
 
@@ -72,7 +72,7 @@ class SessionClient:
         self, place: Place, outgoing: Outgoing, interrupt: Interrupt, how: tuple[float, str | None, bool]
     ) -> SessionResponse:
         timeout, proxy, reuse = how
-        socks = proxy if proxy is not None and proxy.startswith(_SOCKS) else None
+        socks = proxy if proxy is not None and proxy.startswith(SOCKS) else None
         session = self._session(socks, reuse)
         seen = SimpleNamespace(reused=False)
         request = session.request(
@@ -85,7 +85,7 @@ class SessionClient:
             timeout=aiohttp.ClientTimeout(total=None, connect=timeout, sock_connect=timeout),
             trace_request_ctx=seen,
         )
-        response = await _run(interrupt, _declared(request, seen), "upstream request", aiohttp.ClientResponse.close)
+        response = await run(interrupt, declared(request, seen), "upstream request", aiohttp.ClientResponse.close)
         return SessionResponse(response, interrupt)
 
     def _session(self, socks: str | None, reuse: bool) -> aiohttp.ClientSession:
@@ -107,7 +107,9 @@ class SessionClient:
         trace = aiohttp.TraceConfig()
         trace.on_connection_reuseconn.append(_reused)
         return aiohttp.ClientSession(
-            connector=_socks(socks, options) if socks else aiohttp.TCPConnector(happy_eyeballs_delay=HAPPY, **options),
+            connector=socks_connector(socks, options)
+            if socks
+            else aiohttp.TCPConnector(happy_eyeballs_delay=HAPPY, **options),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             response_class=_Answer,
@@ -209,7 +211,7 @@ class SessionResponse:
             return self._decoder.decode(b"") or None
         data = _ready(content)
         if not data and not content.at_eof():
-            data = await _run(self._interrupt, _body(content), "upstream read", None)
+            data = await run(self._interrupt, _body(content), "upstream read", None)
         if not data:
             if self._closed is not None and self._closed.done() and self._closed.exception() is not None:
                 raise faults.broken("reset inside the body")
@@ -263,7 +265,7 @@ def _headers(place: Place, outgoing: Outgoing) -> dict[str, str]:
     return headers
 
 
-async def _run(interrupt: Interrupt, work: Coroutine[Any, Any, T], name: str, undo: Callable[[T], object] | None) -> T:
+async def run(interrupt: Interrupt, work: Coroutine[Any, Any, T], name: str, undo: Callable[[T], object] | None) -> T:
     """The coroutine's result or its failure, or the interrupt's cause; then the coroutine is cancelled.
 
     `undo` takes a result that came when nobody waited for it any more.
@@ -292,7 +294,7 @@ async def _settled(work: Coroutine[Any, Any, T], future: asyncio.Future[T], undo
         undo(result)
 
 
-async def _declared(request: Coroutine[Any, Any, aiohttp.ClientResponse], seen: SimpleNamespace) -> Any:
+async def declared(request: Coroutine[Any, Any, object], seen: SimpleNamespace) -> Any:
     """The response, or a declared failure."""
     try:
         return await request
@@ -334,7 +336,8 @@ async def _body(content: aiohttp.StreamReader) -> bytes:
         raise faults.broken(type(error).__name__) from None
 
 
-def _socks(proxy: str, options: Mapping[str, Any]) -> aiohttp.BaseConnector:
+def socks_connector(proxy: str, options: Mapping[str, Any]) -> aiohttp.BaseConnector:
+    """A connector through a SOCKS proxy. Raises OurError without the extra, UpstreamFailure for what is no address."""
     try:
         from aiohttp_socks import ProxyConnector
     except ImportError:

@@ -1,0 +1,430 @@
+"""A realtime session: two pumps between a client and a provider, each response charged before its last message goes on.
+
+Knows who ended it and what that costs; nothing of formats (the adapter's meter tells what a message means) and nothing
+of WebSockets. Sources: relay-and-billing 1.6, 5.12; tasks-and-accounts 10.1; decisions 6 to 8; reliability 2.2.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import msgspec
+
+from newapi_proxy.adapters.base import Endpoint
+from newapi_proxy.billing import policy
+from newapi_proxy.billing.charge import charge, hold_amount
+from newapi_proxy.billing.count import Tally
+from newapi_proxy.errors import ClientError, OurError, ProxyError, UpstreamFailure
+from newapi_proxy.ir.ask import Ask
+from newapi_proxy.ir.session import Meter, Moment
+from newapi_proxy.ir.usage import Usage, clamped
+from newapi_proxy.ports import Sink
+from newapi_proxy.relay import exchange
+from newapi_proxy.relay.attempt import Served
+from newapi_proxy.relay.dialing import Dialing, Reached
+from newapi_proxy.relay.house import Given, House
+from newapi_proxy.relay.instalments import Instalments, added
+from newapi_proxy.relay.pipe import Heard
+from newapi_proxy.relay.pump import Departed
+from newapi_proxy.relay.record import Record, Visit, line
+from newapi_proxy.relay.settle import Bill, off_loop
+from newapi_proxy.relay.sockets import Closed, Message, Socket
+from newapi_proxy.spawn import spawn
+from newapi_proxy.surfaces.realtime import REALTIME, error_event
+
+SWITCHED: Final = 101
+LAST_WORD: Final = 0.2  # seconds that a client's farewell may lie behind the end of its connection
+CLEAN: Final = frozenset({1000, 1001, 1005})
+FAULTS: Final = frozenset({1002, 1006, 1007, 1009, 1011, 1012, 1013, 1014})  # codes that speak against a provider
+AWAY, BROKEN, POLICY, TOO_BIG = 1001, 1011, 1008, 1009
+IN_MS, OUT_MS = 36, 72  # milliseconds of sound to a token, said and answered (relay-and-billing 5.7.5)
+LISTENERS: Final = 16  # models beside the session's whose work is told apart
+
+
+class Ending(msgspec.Struct, frozen=True):
+    """Why a session ends: what a response in progress costs (`end`), what the client is told, the close code."""
+
+    end: policy.End
+    code: int
+    reason: str = ""
+    error: ProxyError | None = None
+
+
+class _Turn:
+    """What has been said since the last charge. `running`: responses in progress."""
+
+    __slots__ = ("answered", "begun", "heard", "running", "said", "sides", "sound_in", "sound_out")
+
+    def __init__(self, running: int = 0) -> None:
+        self.said, self.answered = Tally(), Tally()
+        self.sound_in = self.sound_out = 0
+        self.sides: dict[str, Usage] = {}
+        self.begun = False  # something of an answer has been handed on
+        self.running = running
+
+    def take(self, moment: Moment) -> None:
+        """Listens to one message."""
+        match moment.kind:
+            case "said":
+                self.said.feed(moment.text)
+                self.sound_in += moment.sound
+            case "begun":
+                self.running += 1
+            case "part":
+                self.begun = True
+                self.answered.feed(moment.text)
+                self.sound_out += moment.sound
+            case "done":
+                self.running = max(0, self.running - 1)
+            case "side" if moment.usage is not None:
+                name = moment.model if moment.model in self.sides or len(self.sides) < LISTENERS else ""
+                known = self.sides.get(name)
+                self.sides[name] = moment.usage if known is None else added(known, moment.usage)
+            case _:
+                return
+
+    async def counted(self, model: str) -> Usage:
+        """The usage as it is reckoned here."""
+        size = self.said.size + self.answered.size
+        entry = await off_loop(size, lambda: self.said.tokens(model))
+        out = await off_loop(size, lambda: self.answered.tokens(model))
+        heard, spoken = self.sound_in // IN_MS, self.sound_out // OUT_MS
+        return Usage(prompt=entry + heard, audio_in=heard, completion=out + spoken, audio_out=spoken, source="counted")
+
+
+async def serve(house: House, visit: Visit, ask: Ask, sink: Sink, accept: Callable[[], Socket]) -> None:
+    """Carries one session, from plan and hold to its line; never raises a ProxyError.
+
+    `accept` grants the client's upgrade, once a provider has granted ours: until then a refusal is an HTTP answer.
+    """
+    record = Record(visit, house.clock)
+    record.asked(ask)
+    assert visit.token is not None
+    snapshot = visit.snapshot or house.snapshot
+    given = Given(
+        visit=visit,
+        token=visit.token,
+        surface=REALTIME,
+        ask=ask,
+        snapshot=snapshot,
+        at=record.now(),
+        ratio=snapshot.group_ratio(visit.token.group, ask.model),
+    )
+    dialing = Dialing(house, given, sink, record)
+    try:
+        await _served(house, given, dialing, record, accept)
+    except ProxyError as error:
+        exchange.tell(visit, REALTIME, sink, error, record, None)
+    except (Departed, ConnectionError):
+        record.end, record.status = "client_gone", exchange.GONE
+    except BaseException:
+        record.broke()
+        raise
+    finally:
+        dialing.close()
+        record.finish()
+
+
+async def _served(house: House, given: Given, dialing: Dialing, record: Record, accept: Callable[[], Socket]) -> None:
+    plan = exchange.planned(house, given)
+    prices = exchange.prices_of(given)
+    purse = Instalments(house, given, record, max(hold_amount(given.ask, one, given.ratio) for one in prices))
+    if house.dialer is None:
+        raise OurError("Sessions cannot be opened here.", status=503, code="no_sessions")
+    await dialing.stay.enter()
+    await purse.hold()
+    failed: BaseException | None = None
+    try:
+        reached = await dialing.reach(plan, house.dialer)
+        record.served(reached.prepared.candidate.channel, reached.prepared.upstream_model)
+        try:
+            client = accept()
+        except BaseException:
+            await reached.socket.close(AWAY)
+            raise
+        record.status = SWITCHED
+        session = Session(house, given, reached, client, dialing)
+        await session.run(purse, record)
+    except BaseException as error:
+        failed = error
+        raise
+    finally:
+        usage = await purse.close(failed)
+        if purse.count:
+            dialing.stay.used(usage)
+
+
+class Session:
+    """Both ends of one session, and how it ended."""
+
+    def __init__(self, house: House, given: Given, reached: Reached, client: Socket, dialing: Dialing) -> None:
+        endpoint = reached.prepared.dialect
+        assert isinstance(endpoint, Endpoint)
+        assert endpoint.session is not None, "only endpoints of sessions are asked for them"
+        self._house = house
+        self._given = given
+        self._prepared = reached.prepared
+        self._meter: Meter = endpoint.session(given.ask, reached.prepared.target)
+        self._client, self._upstream = client, reached.socket
+        self._watch = dialing.watch
+        self._loop = asyncio.get_running_loop()
+        self._over: asyncio.Future[None] = self._loop.create_future()
+        self._ending: Ending | None = None
+        self._bug: Exception | None = None
+        self._turn = _Turn()
+        self._paying: asyncio.Task[ProxyError | None] | None = None
+        self._pumps: list[asyncio.Task[None]] = []
+        self._retiring = self._banned = False
+        self._seen = given.snapshot
+        self._idle = given.snapshot.config.relay.session_idle
+        self._active = self._loop.time()
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def run(self, purse: Instalments, record: Record) -> None:
+        """Moves messages until somebody ends it, charges what is left, and closes both ends."""
+        self._purse, self._record = purse, record
+        self._house.sessions.add(self.retire)
+        self._tick()
+        self._pumps = [
+            spawn(self._guarded(self._up), "session up"),
+            spawn(self._guarded(self._down), "session down"),
+        ]
+        try:
+            ending = await self._ended()
+        finally:
+            self._house.sessions.discard(self.retire)
+            if self._timer is not None:
+                self._timer.cancel()
+            for pump in self._pumps:
+                pump.cancel()
+            await asyncio.gather(*self._pumps, return_exceptions=True)
+            if self._paying is not None and not self._paying.done():
+                await asyncio.wait([self._paying])  # its money is on its way, and must be in the sums
+        await self._finish(ending)
+        if self._bug is not None:
+            raise self._bug
+
+    def retire(self) -> None:
+        """The process is about to end: so does the session, after the response in progress."""
+        self._retiring = True
+        if not self._turn.running and (self._paying is None or self._paying.done()):
+            self._end(_RESTART)
+
+    def _end(self, ending: Ending) -> None:
+        """The first word counts."""
+        if self._ending is None:
+            self._ending = ending
+            if not self._over.done():
+                self._over.set_result(None)
+
+    async def _ended(self) -> Ending:
+        """Waits for the end, by either side, the time or the process."""
+        try:
+            await self._watch.interrupt.wait(self._over)
+        except Departed:
+            await asyncio.wait(self._pumps, timeout=LAST_WORD, return_when=asyncio.FIRST_COMPLETED)
+            return self._ending or _GONE
+        except UpstreamFailure:
+            return Ending(
+                "timeout", AWAY, error=_too_long("session_expired", "The session has lasted its longest time.")
+            )
+        except OurError as error:
+            return Ending("upstream_error", AWAY, error.message, error)
+        assert self._ending is not None
+        return self._ending
+
+    def _tick(self) -> None:
+        """Looks whether anybody has said anything."""
+        left = self._active + self._idle - self._loop.time()
+        if left > 0:
+            self._timer = self._loop.call_later(left + 0.001, self._tick)
+        else:
+            error = _too_long("session_idle", f"Nothing was said for {self._idle:g} s.")
+            self._end(Ending("timeout", AWAY, error=error))
+
+    async def _guarded(self, pump: Callable[[], Awaitable[None]]) -> None:
+        """A pump that breaks ends the session; nobody else would hear of it in time."""
+        try:
+            await pump()
+        except Exception as error:
+            self._bug = error
+            self._end(Ending("upstream_error", BROKEN, error=OurError("Internal error.", code="internal_error")))
+
+    async def _up(self) -> None:
+        """From the client to the provider."""
+        while not isinstance(got := await self._client.receive(), Closed):
+            self._active = self._loop.time()
+            moment = self._meter.up(got.data) if got.text else None
+            if moment is not None:
+                self._turn.take(moment)
+                if moment.data is not None:
+                    got = Message(moment.data)
+            try:
+                await self._upstream.send(got)
+            except ConnectionError:
+                await asyncio.sleep(LAST_WORD)  # in which the other pump hears why
+                self._end(self._lost(Closed(1006)))
+                return
+        self._end(self._left(got))
+
+    async def _down(self) -> None:
+        """From the provider to the client; a response's last message only when it is paid."""
+        while not isinstance(got := await self._upstream.receive(), Closed):
+            self._active = self._loop.time()
+            moment = self._meter.down(got.data) if got.text else None
+            lack = None
+            if moment is not None:
+                lack = await self._noted(moment)
+                got = self._told(moment, got)
+            try:
+                await self._client.send(got)
+            except ConnectionError:
+                await asyncio.sleep(LAST_WORD)
+                self._end(_GONE)
+                return
+            if moment is None:
+                continue
+            if moment.kind == "part":
+                self._record.first_byte()
+            if lack is not None:
+                self._end(Ending("ok", POLICY if isinstance(lack, ClientError) else BROKEN, error=lack))
+                return
+            if self._retiring and not self._turn.running:
+                self._end(_RESTART)
+        self._end(self._lost(got))
+
+    async def _noted(self, moment: Moment) -> ProxyError | None:
+        """What the message means; why the session cannot go on, where its money ends."""
+        self._turn.take(moment)
+        if moment.kind == "fault" and moment.failure is not None and moment.failure.blames == "key":
+            candidate = self._prepared.candidate
+            self._house.health.failed(candidate.channel, candidate.key, moment.failure, trial=False)
+        if moment.kind != "done" and (moment.kind != "side" or self._turn.running):
+            return None
+        self._paying = spawn(self._paid(moment.usage if moment.kind == "done" else None, "ok"), "instalment")
+        return await asyncio.shield(self._paying)  # who stops the pump does not stop the money
+
+    def _told(self, moment: Moment, got: Message) -> Message:
+        """The message as the client gets it: no word of the channel's own key or account."""
+        failure = moment.failure
+        if failure is not None and failure.blames == "key":
+            return Message(error_event(failure, self._given.id))
+        return got if moment.data is None else Message(moment.data)
+
+    async def _paid(self, usage: Usage | None, end: policy.End, *, last: bool = False) -> ProxyError | None:
+        """Charges what was said since the last charge and, unless it is the `last`, holds for the next response."""
+        turn = self._turn
+        if usage is not None and not policy.trusted(usage, self._given.ask):
+            usage = None
+        basis = policy.aborted(end, known=usage is not None, delivered=turn.begun)
+        if basis == "nothing" and not turn.sides:
+            return None
+        self._turn = _Turn(turn.running)
+        try:
+            billed = await self._bill(turn, usage, basis)
+            await self._purse.settle(Served(self._prepared, Heard()), billed)
+            if not last:
+                self._admitted()
+                await self._purse.hold()
+        except ProxyError as error:
+            return _spent(error)
+        return None
+
+    async def _bill(self, turn: _Turn, usage: Usage | None, basis: policy.Basis) -> Bill:
+        given, model = self._given, self._prepared.upstream_model
+        prices = given.snapshot.prices
+        price = prices.find(given.ask.model, model)
+        assert price is not None, "only channels with a price are in the plan"
+        if basis == "counted":
+            usage = await turn.counted(model)
+        usage = clamped(usage) if usage is not None and basis != "nothing" else Usage()
+        if turn.sides:
+            usage = msgspec.structs.replace(usage, others=tuple(turn.sides.items()))
+        calls = 0 if self._purse.count else 1  # a price per call is the session's, paid with its first response
+        return Bill(usage, line(usage), price, charge(usage, price, given.ratio, prices.find, calls=calls))
+
+    def _admitted(self) -> None:
+        """Raises ClientError where the key may be used no more: its time has come, or a reload has taken it away."""
+        token, snapshot = self._given.token, self._house.snapshot
+        if snapshot is not self._seen:
+            self._seen = snapshot
+            mine = token.account.token_id
+            found = next((one for one in snapshot.tokens.values() if one.account.token_id == mine), None)
+            self._banned = found is None or not found.enabled or found.expired or not found.user_enabled
+        if self._banned or (token.expires is not None and token.expires < self._record.now()):
+            raise ClientError(
+                "This key may not be used any more.", status=401, kind="unauthorized", code="invalid_api_key"
+            )
+
+    def _left(self, closed: Closed) -> Ending:
+        """The client has ended it."""
+        if closed.faulty:
+            large = closed.code == TOO_BIG
+            error = ClientError(
+                "The message is too large." if large else "The message is not valid.",
+                status=413 if large else 400,
+                kind="too_large" if large else "bad_request",
+                type="invalid_request_error",
+                code="message_too_large" if large else "invalid_message",
+            )
+            return Ending("client_gone", closed.code, error=error)
+        if closed.code == _GONE.code or self._turn.running:
+            return Ending("client_gone", closed.code)
+        return Ending("ok", closed.code)
+
+    def _lost(self, closed: Closed) -> Ending:
+        """The provider has ended it."""
+        if closed.code in CLEAN and not closed.faulty and not self._turn.running:
+            return Ending("ok", closed.code, closed.reason)
+        candidate = self._prepared.candidate
+        failure = UpstreamFailure(
+            "The upstream ended the session.", code="upstream_closed", detail=f"close code {closed.code}"
+        )
+        if closed.faulty or closed.code in FAULTS:
+            self._house.health.failed(candidate.channel, candidate.key, failure, trial=False)
+        own = closed.code == POLICY or 3000 <= closed.code <= 4999
+        return Ending("upstream_error", closed.code if own else BROKEN, error=failure)
+
+    async def _finish(self, ending: Ending) -> None:
+        """The last charge, then the farewells."""
+        record, turn, error = self._record, self._turn, ending.error
+        code = AWAY if ending.end == "client_gone" else ending.code
+        farewell = spawn(self._upstream.close(code if code in CLEAN else 1000), "session farewell")
+        if turn.running or turn.begun or turn.sides:
+            end: policy.End = ending.end
+            if end == "ok" and turn.running:
+                end = "client_gone"
+            error = await self._paid(None, end, last=True) or error
+        if error is not None:
+            record.failed(error, SWITCHED)
+            if isinstance(error, ClientError):  # "rejected" is what nothing was done for
+                record.end = ending.end
+            try:
+                async with asyncio.timeout(1.0):
+                    await self._client.send(Message(error_event(error, self._given.id)))
+            except (ConnectionError, TimeoutError):
+                pass  # it stands in the line
+        else:
+            record.end = ending.end
+        await asyncio.gather(self._client.close(ending.code, ending.reason), farewell)
+
+
+_GONE: Final = Ending("client_gone", 1006)
+_RESTART: Final = Ending("ok", AWAY, "The server is being restarted.")
+
+
+def _too_long(code: str, message: str) -> UpstreamFailure:
+    return UpstreamFailure(
+        message, status=504, kind="timeout", type="invalid_request_error", code=code, blames="nobody"
+    )
+
+
+def _spent(error: ProxyError) -> ProxyError:
+    """The end of a key's money in the words that the protocol's clients know."""
+    if error.kind != "quota":
+        return error
+    return ClientError(
+        error.message, status=error.status, kind="quota", type="insufficient_quota", code="insufficient_quota"
+    )
