@@ -19,6 +19,8 @@ from newapi_proxy.ir.ask import Ask, Media, ToolResult
 from newapi_proxy.ports import Fetched, Interrupt
 from newapi_proxy.relay.media import MOST, Parcels, by_url, media_type
 from newapi_proxy.secret import Secret
+from newapi_proxy.surfaces.speech import SPEECH
+from tests.fakes.crowd import Crowd
 from tests.fakes.ports import Script
 from tests.fakes.rows import AM, OC, SURFACES, ask, sent, whole
 from tests.fakes.stage import JSON, stage
@@ -355,3 +357,12 @@ async def test_the_time_of_the_request_is_the_downloads_too(tmp_path: Path) -> N
         sink = await one.ask(model="m", messages=user(PICTURE))
         assert one.sent == []
     assert (sink.status, library.running) == (504, 0)
+
+
+async def test_a_ping_before_the_head_of_speech_as_events(tmp_path: Path) -> None:
+    """Who asked for events gets them typed so, though nothing has come of the provider yet."""
+    waiting = Relay(keepalive=0.02, total_timeout=0.1)
+    async with stage(tmp_path, (channel("a", "openai"),), client=Crowd(held=True), relay=waiting) as one:
+        sink = await one.ask(SPEECH, model="m", input="hi", voice="x", stream_format="sse")
+    assert sink.headers["content-type"].startswith("text/event-stream")
+    assert sink.body.startswith(b": ping\n\n")

@@ -13,7 +13,7 @@ from newapi_proxy.ir.events import Event
 from newapi_proxy.ir.matter import Speak
 from newapi_proxy.ir.usage import Pieces, Usage
 from newapi_proxy.surfaces._openai_fields import bad, model_in, number_in, text_in
-from newapi_proxy.surfaces.base import Face
+from newapi_proxy.surfaces.base import EVENT_STREAM, Face
 from newapi_proxy.surfaces.endpoint import EndpointSurface, Through
 from newapi_proxy.wire import sse, tree
 from newapi_proxy.wire.tree import Document
@@ -63,5 +63,5 @@ SPEECH: Final = EndpointSurface(
     same=same,
     passer=Through,
     keepalive=lambda ask: b"" if ask.handed else sse.PING,
-    stream_type=lambda ask: "",
+    stream_type=lambda ask: "" if ask.handed else EVENT_STREAM,  # a ping may go out before the provider's own head
 )
