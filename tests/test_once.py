@@ -14,8 +14,9 @@ from sqlalchemy import Connection
 
 from newapi_proxy import log
 from newapi_proxy.billing import audit
-from newapi_proxy.config.model import Channel, Idempotency, Token
+from newapi_proxy.config.model import Channel, Idempotency, Relay, Token
 from newapi_proxy.daemon import tidy
+from newapi_proxy.daemon.drain import drain
 from newapi_proxy.errors import UpstreamFailure
 from newapi_proxy.relay import once
 from newapi_proxy.relay.record import Visit
@@ -325,6 +326,17 @@ async def test_a_copy_with_the_same_id_elsewhere(tmp_path: Path) -> None:
         copy = await play.ask()
         assert (copy.status, error(copy)["code"]) == (409, "idempotency_in_flight")
         assert (play.calls, await play.states()) == (1, ["open"])
+
+
+async def test_a_stop_waits_for_an_answer_whose_client_left(tmp_path: Path) -> None:
+    """No connection belongs to it any more; it is ended in its time all the same, charged and kept."""
+    async with playing(tmp_path, Script(STREAM[0], HANG), relay=Relay(drain_timeout=0.2)) as play:
+        running = asyncio.ensure_future(play.ask(sink=ListSink(leave_after=1), stream=True))
+        await play.under_way()
+        assert await drain(play.there.house, [], asyncio.Event())
+        assert await play.states() == ["kept"]
+        assert len(await play.charged()) == 1
+        await running
 
 
 async def test_keys_are_the_tokens_own(tmp_path: Path) -> None:

@@ -31,14 +31,14 @@ async def drain(house: House, servers: Sequence[Server], now: asyncio.Event) -> 
     limit = loop.time() + house.snapshot.config.relay.drain_timeout
     if any(server.connections for server in servers):
         await _until(now, GRACE)
-    while (busy := _busy(servers)) and loop.time() < limit and not now.is_set():
+    while (busy := _busy(house, servers)) and loop.time() < limit and not now.is_set():
         await _until(now, STEP)
     if busy and not now.is_set():
         log.logger().warning("draining", left=busy, reason="the drain's time is over, what runs is ended")
         for watch in list(house.watches):
             watch.interrupt.fire(_over())
         limit = loop.time() + LAST_WORDS
-        while (busy := _busy(servers)) and loop.time() < limit and not now.is_set():
+        while (busy := _busy(house, servers)) and loop.time() < limit and not now.is_set():
             await _until(now, STEP)
     for server in servers:
         server.abort()
@@ -49,8 +49,9 @@ async def drain(house: House, servers: Sequence[Server], now: asyncio.Event) -> 
     return not now.is_set()
 
 
-def _busy(servers: Sequence[Server]) -> int:
-    return sum(server.close_idle() for server in servers)
+def _busy(house: House, servers: Sequence[Server]) -> int:
+    """What runs still: an answer that is to be kept does so though its client's connection has gone."""
+    return max(sum(server.close_idle() for server in servers), len(house.watches))
 
 
 async def _until(now: asyncio.Event, seconds: float) -> None:
