@@ -340,9 +340,9 @@ async def test_a_provider_that_fetches_itself_serves(tmp_path: Path, client: str
 async def test_a_failure_after_a_keepalive(tmp_path: Path) -> None:
     """While files are fetched the client is kept waiting with comments; an error then comes in the stream."""
     gate = asyncio.Event()
-    asyncio.get_running_loop().call_later(0.1, gate.set)
     one_channel = (channel("a", "cloudflare"),)
     async with stage(tmp_path, one_channel, fetcher=Library(gate), relay=Relay(keepalive=0.02)) as one:
+        asyncio.get_running_loop().call_later(0.1, gate.set)
         sink = await one.ask(model="m", stream=True, messages=user(PAGE))
     assert sink.status == 200
     assert sink.body.startswith(b": ping\n\n")
