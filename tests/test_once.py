@@ -25,6 +25,7 @@ from newapi_proxy.store import replies
 from newapi_proxy.surfaces.anthropic import COUNT, MESSAGES
 from newapi_proxy.surfaces.base import Surface
 from newapi_proxy.surfaces.openai_chat import CHAT
+from newapi_proxy.surfaces.speech import SPEECH
 from tests.fakes.ports import HANG, ListSink, Script
 from tests.fakes.stage import JSON, Stage, stage
 
@@ -257,6 +258,19 @@ async def test_a_stream_that_broke(tmp_path: Path) -> None:
         again = await play.ask(stream=True)
         assert b'"error"' in first.body
         assert again.body == first.body
+        assert (play.calls, len(await play.charged())) == (1, 1)
+
+
+async def test_a_sound_that_broke(tmp_path: Path) -> None:
+    """What cannot say that it broke off is not told again as if it were whole."""
+    cut = Script(b"ID3" + b"x" * 99, UpstreamFailure("gone", detail="cut"), headers={"content-type": "audio/mpeg"})
+    asked: dict[str, Any] = {"surface": SPEECH, "route": "/v1/audio/speech", "input": "hi", "voice": "v"}
+    async with playing(tmp_path, cut) as play:
+        first = await play.ask(**asked)
+        assert (first.status, first.ended) == (200, False)
+        again = await play.ask(**asked)
+        assert again.status == 409
+        assert "r1" in error(again)["message"]
         assert (play.calls, len(await play.charged())) == (1, 1)
 
 

@@ -103,7 +103,8 @@ async def _answer(house: House, given: Given, sink: Sink, record: Record, attemp
             due = entry.settlement(given, hold, served, billed, record)
             if given.visit.keeping is not None:
                 last = _last(given, attempts, outcome, billed.usage)
-                due = msgspec.structs.replace(due, answer=given.visit.keeping.answer(*last, due.at))
+                mute = isinstance(outcome, Cut) and not last[1]
+                due = msgspec.structs.replace(due, answer=given.visit.keeping.answer(*last, due.at, mute=mute))
             taken = await held.settle(due, delivered=served.pipe is not None)
             record.billed(billed.usage, billed.line, taken, billed.charge.price_version)
             if taken < billed.charge.units:

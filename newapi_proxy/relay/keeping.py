@@ -97,9 +97,10 @@ class Keeping:
         self.settled = self.settled and status == OK  # an error in the answer's place: nothing is charged
         self._sink.whole(status, headers, body)
 
-    def answer(self, headers: Headers, last: bytes, at: int, *, status: int = OK) -> Answer:
+    def answer(self, headers: Headers, last: bytes, at: int, *, status: int = OK, mute: bool = False) -> Answer:
         """What is kept from `at` (unix seconds) on: the stream with its last bytes, which are not out yet, or the whole
-        answer, which is in `last`. The caller charges for it now."""
+        answer, which is in `last`. The caller charges for it now. `mute`: it breaks off and nothing in it says so, so
+        that told again it would look whole: its bytes are not kept."""
         self.settled = True
         streamed = self.started
         body: bytes | None = last
@@ -116,7 +117,7 @@ class Keeping:
             streamed=streamed,
             headers=tree.dumps([[name, value] for name, value in headers]),
             size=self._size,
-            body=None if self._size > self._most else body,
+            body=None if mute or self._size > self._most else body,
             expires=at + self._ttl,
         )
 

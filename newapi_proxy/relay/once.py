@@ -167,7 +167,7 @@ async def _kept(house: House, claim: replies.Claim, found: replies.Found) -> byt
         raise ClientError(message, status=422, code="idempotency_key_reused", param=HEADER)
     if found.state == "large":
         raise ClientError(
-            f"The answer to this request was too large to be kept; it was charged as {found.owner}.",
+            f"The answer to this request was too large to be kept, or broke off; it was charged as {found.owner}.",
             status=409,
             code="idempotency_answer_too_large",
             param=HEADER,
