@@ -21,7 +21,7 @@ listen: 127.0.0.1:3000              # or a list; 0.0.0.0:3000 for every address;
 database: sqlite:///newapi.db       # beside this file; balances and history live there
 
 # admin:
-#   keys: [${ADMIN_KEY}]            # for /api and /metrics; without keys those routes are not there
+#   keys: [${ADMIN_KEY}]            # for /metrics on this listener; without a key it is not there
 
 groups:                             # group: ratio on every price
   default: 1

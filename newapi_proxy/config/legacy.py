@@ -261,7 +261,7 @@ _WARNED: Final[Mapping[str, str]] = {
     "LOG_SQL_DSN": "a second database for logs is not served by this version; they stay in the first",
     "RELAY_PROXY": "is not read; give each channel its own proxy",
     "USER_CONTENT_REQUEST_PROXY": "is not read",
-    "CHANNEL_UPDATE_FREQUENCY": "balances are not fetched by this version",
+    "CHANNEL_UPDATE_FREQUENCY": "no balance is asked for by itself; `newapi-proxy channel balance` asks",
     "CHANNEL_TEST_FREQUENCY": "channels are watched by their requests; no tests are run",
     "TLS_INSECURE_SKIP_VERIFY": "certificates are always verified",
 }

@@ -25,7 +25,7 @@ def doc(text: str) -> msgspec.Meta:
 
 
 class Admin(Struct, frozen=True):
-    """The management routes; without keys they are not there."""
+    """Who may read the metrics on the main listener; without keys they are not there."""
 
     keys: Annotated[tuple[Secret, ...], doc("keys for /api, /metrics on this listener and the dashboard")] = ()
 
@@ -246,7 +246,7 @@ class Config(Struct, frozen=True):
         str | None, doc("own address as clients see it, for links in answers; absent: the one a client asked")
     ] = None
     trusted_proxies: Annotated[tuple[str, ...], doc("networks whose X-Forwarded-For is believed")] = ()
-    admin: Annotated[Admin, doc("the management routes")] = Admin()
+    admin: Annotated[Admin, doc("who may read /metrics on the main listener")] = Admin()
     relay: Annotated[Relay, doc("how a request is carried")] = Relay()
     media: Annotated[MediaConfig, doc("pictures and files inside requests")] = MediaConfig()
     idempotency: Annotated[Idempotency, doc("requests that bring an Idempotency-Key")] = Idempotency()
