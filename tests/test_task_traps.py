@@ -20,7 +20,7 @@ from newapi_proxy.secret import Secret
 from newapi_proxy.store import channels as channel_rows
 from newapi_proxy.store.schema import tokens as token_table
 from newapi_proxy.store.schema import users as user_table
-from newapi_proxy.tasks.poller import poll_once
+from newapi_proxy.tasks.poller import FORGOTTEN, poll_once
 from tests.fakes import midjourney, suno
 from tests.fakes.midjourney import PNG, Midjourney
 from tests.fakes.process import ROOT
@@ -658,15 +658,31 @@ async def test_a_channel_that_is_switched_off(one: World, mj: Midjourney) -> Non
 
 
 async def test_a_channel_that_is_gone(one: World, mj: Midjourney) -> None:
-    """Tasks of a channel that is not configured any more have failed, and are paid back."""
+    """Tasks of a channel that nobody knows any more have failed after a while, and are paid back."""
     await submitted(one)
     _, song = one.house.snapshot.config.channels
     await one.reload(channels=(song,))
-    await one.poll()
+    await one.poll(FORGOTTEN)
     assert one.rows("SELECT status, fail_reason FROM midjourneys") == [
         {"status": "FAILURE", "fail_reason": "The channel of this task is not configured any more."}
     ]
     assert one.money() == (START, 0, START, 0, 0)
+
+
+async def test_a_channel_that_another_daemon_knows(one: World, mj: Midjourney) -> None:
+    """A daemon whose file has the channel no more, or not yet, leaves its tasks to the one that asks after them."""
+    id = await submitted(one)
+    channels = one.house.snapshot.config.channels
+    for _ in range(int(FORGOTTEN / 100) + 2):
+        await one.reload(channels=channels[1:])
+        await one.poll(50)
+        await one.reload(channels=channels)
+        await one.poll(50)
+    assert one.rows("SELECT status FROM midjourneys") != [{"status": "FAILURE"}]
+    mj.tick(5)
+    await one.poll()
+    assert (await one.get(f"/mj/task/{id}/fetch")).tree["status"] == "SUCCESS"
+    assert one.logs(6) == []
 
 
 async def test_without_channels_there_are_no_routes(one: World, mj: Midjourney) -> None:

@@ -25,6 +25,7 @@ from newapi_proxy.tasks.calls import Desk, call, marked
 
 BATCH: Final = 200  # ids in one question
 BATCHES: Final = 10  # questions to a channel in one round
+FORGOTTEN: Final = 600  # seconds; a task that nobody asked after for so long is nobody's, where its channel is unknown
 AT_ONCE: Final = 16  # channels asked at the same time
 PACE: Final = 16  # changes in one transaction: others wait for the writer no longer than that
 SECONDS: Final = 15.0  # for one answer
@@ -93,8 +94,11 @@ async def _contained(turns: asyncio.Semaphore, one: _Round) -> None:
 
 
 async def _look(one: _Round) -> None:
+    # an unknown channel may be known to another daemon, which has the new file already, or the old one still
+    before = one.before if one.channel is not None else one.now - FORGOTTEN
     for _ in range(BATCHES):
-        jobs = await one.desk.db.read(lambda conn: tasks.due(conn, one.id, one.before, BATCH))
+        jobs = await one.desk.db.read(lambda conn: tasks.due(conn, one.id, before, BATCH))
+        jobs = [job for job in jobs if one.channel is not None or job.created_at <= before]
         if not jobs or not await _batch(one, jobs):
             return
 
