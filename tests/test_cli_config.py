@@ -72,6 +72,13 @@ def test_check_of_no_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert capsys.readouterr().err == "nowhere.yaml:1:1: (file): cannot be read: No such file or directory\n"
 
 
+@pytest.mark.skipif(cli_settings.PLACES[1].exists(), reason="a configuration is installed on this machine")
+def test_no_file_anywhere(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Who has no configuration yet is told how to get one."""
+    assert cli.main(["check"]) == 2
+    assert capsys.readouterr().err.splitlines()[1:] == ["Name a file by -c, or let `newapi-proxy init` write one."]
+
+
 def test_warnings_are_for_who_checks(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A report or a new key says nothing of them: cron would send it by mail."""
     write(folder / "config.yaml", "channels: [{name: a, type: echo}]\n")

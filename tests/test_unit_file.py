@@ -69,6 +69,11 @@ def test_several_differ_in_what_they_cannot_share() -> None:
     assert [line for line in sorted(one ^ several) if not line.startswith(shared)] == []
 
 
+def test_a_start_is_tried_for_ever() -> None:
+    """A database server that comes up late is waited for: systemd would give up after five starts in ten seconds."""
+    assert (values("StartLimitIntervalSec"), values("Restart")) == (["0"], ["on-failure"])
+
+
 def test_stopping_leaves_time_to_drain() -> None:
     """systemd waits longer for the stop than streams may take to end."""
     assert int(values("TimeoutStopSec")[0]) > Relay().drain_timeout + 10

@@ -32,12 +32,12 @@ def load(args: argparse.Namespace) -> Loaded:
 
     Warnings are for `check` and `show`, and in the daemon's log: a report by cron has nothing to do with them.
     """
-    return _told(read(locate(args.config, os.environ), os.environ))
+    return _told(read(locate(args.config, os.environ), os.environ), args)
 
 
 def whole(args: argparse.Namespace) -> Loaded:
     """The same joined with what its database holds, as `serve` will have it; warnings are told too."""
-    loaded = _told(joined(locate(args.config, os.environ)))
+    loaded = _told(joined(locate(args.config, os.environ)), args)
     for warning in loaded.warnings:
         print(str(msgspec.structs.replace(warning, message=f"warning: {warning.message}")), file=sys.stderr)
     return loaded
@@ -63,9 +63,11 @@ def joined(file: Path) -> Loaded:
         return joining.warned(loaded, error.message)
 
 
-def _told(loaded: Loaded) -> Loaded:
+def _told(loaded: Loaded, args: argparse.Namespace) -> Loaded:
     for fault in loaded.faults:
         print(fault, file=sys.stderr)
+    if not (loaded.readable or args.config or os.environ.get(VARIABLE)):
+        print("Name a file by -c, or let `newapi-proxy init` write one.", file=sys.stderr)
     return loaded
 
 
