@@ -202,6 +202,21 @@ async def test_the_balance_ends(tmp_path: Path) -> None:
         assert refused.value.status == 403
 
 
+async def test_the_balance_ends_among_responses(tmp_path: Path) -> None:
+    """A response that is cut because another one took the last of the balance is charged as far as that reaches."""
+    put = COST + 50
+    async with line(tmp_path, quota=put) as made:
+        async with made.connect() as socket:
+            await send(socket, type="response.create", do="hold")
+            await until(socket, "response.text.delta")
+            await respond(socket)
+            assert (await until(socket, "error"))["error"]["code"] == "insufficient_quota"
+            assert await heard(socket) == 1008
+        rows = await made.settled()
+        assert [(row["state"], row["charged"]) for row in rows] == [("settled", COST), ("settled", 12)]
+        assert made.faults(put) == []
+
+
 @pytest.mark.parametrize("do", ["die", "leave", "refuse", "large"])
 async def test_the_provider_ends_it(tmp_path: Path, do: str) -> None:
     """A provider's end is the client's: a clean one as it is, any other with an error event; nothing stays held."""
@@ -410,14 +425,12 @@ async def test_drain(tmp_path: Path, busy: str) -> None:
             stopping = asyncio.ensure_future(drain(made.house, [made.server], asyncio.Event()))
             if busy == "finish":
                 await seen(lambda: made.server.retiring)
-                await respond(socket, do="answer")
-                await send(socket, type="response.create", do="hold")  # too late
+                await respond(socket)  # another one, beside the one that runs
+                (far,) = made.peer.open
+                await send(far, type="response.done", response={"id": "resp_1"})
+                await until(socket, "response.done")
             if busy == "hold":
                 assert (await until(socket, "error"))["error"]["code"] == "shutting_down"
-            if busy == "finish":
-                made.peer.flood = 0
-                (far,) = made.peer.open
-                await send(far, type="response.done", response={"usage": None})
             while isinstance(told := await heard(socket), dict):
                 assert told["type"] != "error"
             assert told == 1001

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -43,6 +43,7 @@ _WRITTEN: Final = frozenset(
         "response.function_call_arguments.delta",
     }
 )
+_RESPONSE: Final[Mapping[str, Literal["begun", "done"]]] = {"response.created": "begun", "response.done": "done"}
 _SESSION: Final = frozenset({"session.created", "session.updated"})
 _HEARD: Final = "conversation.item.input_audio_transcription.completed"
 _EMPTY: Final = msgspec.Raw(b'""')
@@ -57,6 +58,7 @@ class _Event(msgspec.Struct):
     delta: msgspec.Raw = _EMPTY
     item: Any = None
     response: Any = None
+    response_id: Any = None
     session: Any = None
     usage: Any = None
     error: Any = None
@@ -147,15 +149,12 @@ class SessionMeter:
             return None
         kind = event.type
         if kind in _SPOKEN:
-            return Moment(kind="part", sound=_length(event.delta) // self._out)
+            return Moment(kind="part", response=_text(event.response_id), sound=_length(event.delta) // self._out)
         if kind in _WRITTEN:
-            return Moment(kind="part", text=_text(tree.lenient(bytes(event.delta))))
-        if kind == "response.created":
-            return Moment(kind="begun")
-        if kind == "response.done":
-            return Moment(
-                kind="done", usage=_usage(event.response.get("usage")) if type(event.response) is dict else None
-            )
+            return Moment(kind="part", response=_text(event.response_id), text=_text(tree.lenient(bytes(event.delta))))
+        if kind in _RESPONSE:
+            node = event.response if type(event.response) is dict else {}
+            return Moment(kind=_RESPONSE[kind], response=_text(node.get("id")), usage=_usage(node.get("usage")))
         if kind in _SESSION:
             self._learn(event.session)
             return Moment(data=None if self._asked == self._model else self._renamed(data, self._asked))

@@ -17,12 +17,13 @@ class Moment(msgspec.Struct, frozen=True, kw_only=True):
     """One message, as far as somebody pays for it or must hear of it.
 
     `kind`: `said` by the client; `begun` a response, `part` of it, `done` with it; `side`: work beside the responses,
-    by another `model` where it is named; `fault`: the provider's error, as the `failure`. `text` and `sound`
-    (milliseconds) are what it carried, `usage` what it cost in the provider's words, `data` the message as it goes on
-    where it must read otherwise than it came.
+    by another `model` where it is named; `fault`: the provider's error, as the `failure`. `response` is the one that it
+    belongs to; `text` and `sound` (milliseconds) are what it carried, `usage` what it cost in the provider's words,
+    `data` the message as it goes on where it must read otherwise than it came.
     """
 
     kind: Literal["said", "begun", "part", "done", "side", "fault", "none"] = "none"
+    response: str = ""
     text: str = ""
     sound: int = 0
     usage: Usage | None = None

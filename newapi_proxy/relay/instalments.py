@@ -57,9 +57,13 @@ class Instalments:
         raise ClientError("Requests with the ids of this session exist.", status=409, code="duplicate_request_id")
 
     async def settle(self, served: Served, billed: Bill) -> None:
-        """Charges a response that was delivered. Raises OurError where the ledger cannot be written now."""
+        """Charges a response that was delivered, as far as the balance reaches. Raises OurError where the ledger cannot
+        be written now."""
+        if self._held is None:  # one of several at a time, and for the next no hold was to be had
+            self._amount = 0
+            await self.hold()
         held, self._held = self._held, None
-        assert held is not None, "no response without a hold"
+        assert held is not None
         due = entry.settlement(self._part, self._hold, served, billed, self._record)
         row = msgspec.structs.replace(due.entry, other=_told(due.entry.other, billed.usage))
         units = billed.charge.units

@@ -41,6 +41,7 @@ FAULTS: Final = frozenset({1002, 1006, 1007, 1009, 1011, 1012, 1013, 1014})  # c
 AWAY, BROKEN, POLICY, TOO_BIG = 1001, 1011, 1008, 1009
 IN_MS, OUT_MS = 36, 72  # milliseconds of sound to a token, said and answered (relay-and-billing 5.7.5)
 LISTENERS: Final = 16  # models beside the session's whose work is told apart
+RESPONSES: Final = 64  # responses in progress that are told apart; providers have one, and a few beside it
 
 
 class Ending(msgspec.Struct, frozen=True):
@@ -52,32 +53,45 @@ class Ending(msgspec.Struct, frozen=True):
     error: ProxyError | None = None
 
 
-class _Turn:
-    """What has been said since the last charge. `running`: responses in progress."""
+class _Answer:
+    """What has been handed on of a response that is not done."""
 
-    __slots__ = ("answered", "begun", "heard", "running", "said", "sides", "sound_in", "sound_out")
+    __slots__ = ("begun", "sound", "text")
 
-    def __init__(self, running: int = 0) -> None:
-        self.said, self.answered = Tally(), Tally()
-        self.sound_in = self.sound_out = 0
+    def __init__(self) -> None:
+        self.text = Tally()
+        self.sound = 0
+        self.begun = False
+
+
+class _Talk:
+    """What has been said since the last charge: by the client, beside the responses, and in those in progress."""
+
+    __slots__ = ("answers", "said", "sides", "sound")
+
+    def __init__(self) -> None:
+        self.answers: dict[str, _Answer] = {}
+        self.fresh()
+
+    def fresh(self) -> None:
+        """It has been charged; what is in progress goes on."""
+        self.said = Tally()
+        self.sound = 0
         self.sides: dict[str, Usage] = {}
-        self.begun = False  # something of an answer has been handed on
-        self.running = running
 
     def take(self, moment: Moment) -> None:
-        """Listens to one message."""
+        """Listens to one message that ends nothing."""
         match moment.kind:
             case "said":
                 self.said.feed(moment.text)
-                self.sound_in += moment.sound
+                self.sound += moment.sound
             case "begun":
-                self.running += 1
+                self._answer(moment.response)
             case "part":
-                self.begun = True
-                self.answered.feed(moment.text)
-                self.sound_out += moment.sound
-            case "done":
-                self.running = max(0, self.running - 1)
+                answer = self._answer(moment.response)
+                answer.begun = True
+                answer.text.feed(moment.text)
+                answer.sound += moment.sound
             case "side" if moment.usage is not None:
                 name = moment.model if moment.model in self.sides or len(self.sides) < LISTENERS else ""
                 known = self.sides.get(name)
@@ -85,13 +99,21 @@ class _Turn:
             case _:
                 return
 
-    async def counted(self, model: str) -> Usage:
-        """The usage as it is reckoned here."""
-        size = self.said.size + self.answered.size
-        entry = await off_loop(size, lambda: self.said.tokens(model))
-        out = await off_loop(size, lambda: self.answered.tokens(model))
-        heard, spoken = self.sound_in // IN_MS, self.sound_out // OUT_MS
-        return Usage(prompt=entry + heard, audio_in=heard, completion=out + spoken, audio_out=spoken, source="counted")
+    def _answer(self, response: str) -> _Answer:
+        known = self.answers.get(response)
+        if known is None:
+            response = response if len(self.answers) < RESPONSES else ""
+            known = self.answers.setdefault(response, _Answer())
+        return known
+
+
+async def _counted(said: Tally, sound: int, answers: list[_Answer], model: str) -> Usage:
+    """The usage of these responses to what was said, as it is reckoned here."""
+    size = said.size + sum(one.text.size for one in answers)
+    entry = await off_loop(size, lambda: said.tokens(model))
+    out = await off_loop(size, lambda: sum(one.text.tokens(model) for one in answers))
+    heard, spoken = sound // IN_MS, sum(one.sound for one in answers) // OUT_MS
+    return Usage(prompt=entry + heard, audio_in=heard, completion=out + spoken, audio_out=spoken, source="counted")
 
 
 async def serve(house: House, visit: Visit, ask: Ask, sink: Sink, accept: Callable[[], Socket]) -> None:
@@ -173,7 +195,7 @@ class Session:
         self._over: asyncio.Future[None] = self._loop.create_future()
         self._ending: Ending | None = None
         self._bug: Exception | None = None
-        self._turn = _Turn()
+        self._talk = _Talk()
         self._paying: asyncio.Task[ProxyError | None] | None = None
         self._pumps: list[asyncio.Task[None]] = []
         self._retiring = self._banned = False
@@ -209,7 +231,7 @@ class Session:
     def retire(self) -> None:
         """The process is about to end: so does the session, after the response in progress."""
         self._retiring = True
-        if not self._turn.running and (self._paying is None or self._paying.done()):
+        if not self._talk.answers and (self._paying is None or self._paying.done()):
             self._end(_RESTART)
 
     def _end(self, ending: Ending) -> None:
@@ -258,7 +280,7 @@ class Session:
             self._active = self._loop.time()
             moment = self._meter.up(got.data) if got.text else None
             if moment is not None:
-                self._turn.take(moment)
+                self._talk.take(moment)
                 if moment.data is not None:
                     got = Message(moment.data)
             try:
@@ -291,19 +313,24 @@ class Session:
             if lack is not None:
                 self._end(Ending("ok", POLICY if isinstance(lack, ClientError) else BROKEN, error=lack))
                 return
-            if self._retiring and not self._turn.running:
+            if self._retiring and not self._talk.answers:
                 self._end(_RESTART)
         self._end(self._lost(got))
 
     async def _noted(self, moment: Moment) -> ProxyError | None:
         """What the message means; why the session cannot go on, where its money ends."""
-        self._turn.take(moment)
+        self._talk.take(moment)
         if moment.kind == "fault" and moment.failure is not None and moment.failure.blames == "key":
             candidate = self._prepared.candidate
             self._house.health.failed(candidate.channel, candidate.key, moment.failure, trial=False)
-        if moment.kind != "done" and (moment.kind != "side" or self._turn.running):
+        if moment.kind == "done":
+            answer = self._talk.answers.pop(moment.response, None) or _Answer()
+            due = self._paid([answer], moment.usage, "ok")
+        elif moment.kind == "side" and not self._talk.answers:
+            due = self._paid([], None, "ok")
+        else:
             return None
-        self._paying = spawn(self._paid(moment.usage if moment.kind == "done" else None, "ok"), "instalment")
+        self._paying = spawn(due, "instalment")
         return await asyncio.shield(self._paying)  # who stops the pump does not stop the money
 
     def _told(self, moment: Moment, got: Message) -> Message:
@@ -313,17 +340,19 @@ class Session:
             return Message(error_event(failure, self._given.id))
         return got if moment.data is None else Message(moment.data)
 
-    async def _paid(self, usage: Usage | None, end: policy.End, *, last: bool = False) -> ProxyError | None:
-        """Charges what was said since the last charge and, unless it is the `last`, holds for the next response."""
-        turn = self._turn
+    async def _paid(
+        self, answers: list[_Answer], usage: Usage | None, end: policy.End, *, last: bool = False
+    ) -> ProxyError | None:
+        """Charges these responses with what was said before and beside them and, unless they are the `last`, holds for
+        the next one."""
         if usage is not None and not policy.trusted(usage, self._given.ask):
             usage = None
-        basis = policy.aborted(end, known=usage is not None, delivered=turn.begun)
-        if basis == "nothing" and not turn.sides:
+        begun = any(one.begun for one in answers)
+        basis = policy.aborted(end, known=usage is not None, delivered=begun)
+        if basis == "nothing" and not self._talk.sides:
             return None
-        self._turn = _Turn(turn.running)
         try:
-            billed = await self._bill(turn, usage, basis)
+            billed = await self._bill(answers, usage, basis)
             await self._purse.settle(Served(self._prepared, Heard()), billed)
             if not last:
                 self._admitted()
@@ -332,16 +361,18 @@ class Session:
             return _spent(error)
         return None
 
-    async def _bill(self, turn: _Turn, usage: Usage | None, basis: policy.Basis) -> Bill:
-        given, model = self._given, self._prepared.upstream_model
+    async def _bill(self, answers: list[_Answer], usage: Usage | None, basis: policy.Basis) -> Bill:
+        given, model, talk = self._given, self._prepared.upstream_model, self._talk
         prices = given.snapshot.prices
         price = prices.find(given.ask.model, model)
         assert price is not None, "only channels with a price are in the plan"
+        said, sound, sides = talk.said, talk.sound, tuple(talk.sides.items())
+        talk.fresh()
         if basis == "counted":
-            usage = await turn.counted(model)
+            usage = await _counted(said, sound, answers, model)
         usage = clamped(usage) if usage is not None and basis != "nothing" else Usage()
-        if turn.sides:
-            usage = msgspec.structs.replace(usage, others=tuple(turn.sides.items()))
+        if sides:
+            usage = msgspec.structs.replace(usage, others=sides)
         calls = 0 if self._purse.count else 1  # a price per call is the session's, paid with its first response
         return Bill(usage, line(usage), price, charge(usage, price, given.ratio, prices.find, calls=calls))
 
@@ -370,13 +401,13 @@ class Session:
                 code="message_too_large" if large else "invalid_message",
             )
             return Ending("client_gone", closed.code, error=error)
-        if closed.code == _GONE.code or self._turn.running:
+        if closed.code == _GONE.code or self._talk.answers:
             return Ending("client_gone", closed.code)
         return Ending("ok", closed.code)
 
     def _lost(self, closed: Closed) -> Ending:
         """The provider has ended it."""
-        if closed.code in CLEAN and not closed.faulty and not self._turn.running:
+        if closed.code in CLEAN and not closed.faulty and not self._talk.answers:
             return Ending("ok", closed.code, closed.reason)
         candidate = self._prepared.candidate
         failure = UpstreamFailure(
@@ -389,14 +420,12 @@ class Session:
 
     async def _finish(self, ending: Ending) -> None:
         """The last charge, then the farewells."""
-        record, turn, error = self._record, self._turn, ending.error
+        record, talk, error = self._record, self._talk, ending.error
         code = AWAY if ending.end == "client_gone" else ending.code
         farewell = spawn(self._upstream.close(code if code in CLEAN else 1000), "session farewell")
-        if turn.running or turn.begun or turn.sides:
-            end: policy.End = ending.end
-            if end == "ok" and turn.running:
-                end = "client_gone"
-            error = await self._paid(None, end, last=True) or error
+        if talk.answers or talk.sides:
+            end: policy.End = "client_gone" if ending.end == "ok" else ending.end
+            error = await self._paid(list(talk.answers.values()), None, end, last=True) or error
         if error is not None:
             record.failed(error, SWITCHED)
             if isinstance(error, ClientError):  # "rejected" is what nothing was done for

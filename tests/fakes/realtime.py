@@ -55,6 +55,7 @@ class Peer:
     said: list[Any] = field(default_factory=list)  # those that are events
     codes: list[int | None] = field(default_factory=list)
     refusals: list[int] = field(default_factory=list)  # statuses of the next handshakes
+    number: int = 0  # of responses
     flood: int = 0  # MiB that went out before it was held up
     stuck: asyncio.Event = field(default_factory=asyncio.Event)
     news: asyncio.Condition = field(default_factory=asyncio.Condition)
@@ -121,11 +122,13 @@ class Peer:
                 except TimeoutError:
                     self.stuck.set()
             case how:
-                await send(socket, type="response.created", response={"id": "r"})
-                await send(socket, type="response.text.delta", delta="One two three four five.")
+                self.number += 1
+                id = f"resp_{self.number}"
+                await send(socket, type="response.created", response={"id": id})
+                await send(socket, type="response.text.delta", response_id=id, delta="One two three four five.")
                 if how != "hold":
                     usage = dict(USAGE) if how == "answer" else None
-                    await send(socket, type="response.done", response={"id": "r", "usage": usage})
+                    await send(socket, type="response.done", response={"id": id, "usage": usage})
 
     async def empty(self) -> None:
         """Waits until every session has ended."""
