@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import os
 import random
 from pathlib import Path
 from typing import Any, Final
@@ -160,6 +161,46 @@ async def test_another_channel_before_the_session(tmp_path: Path) -> None:
         assert made.faults(PUT) == []
 
 
+async def test_a_redirect_is_not_followed(tmp_path: Path) -> None:
+    """The key would go along."""
+    async with line(tmp_path) as made:
+        made.peer.refusals[:] = [302] * 3
+        with pytest.raises(WSServerHandshakeError) as refused:
+            await made.connect()
+        assert refused.value.status == 502
+        assert {shake.query_string for shake in made.peer.shakes} == {f"model={MODEL}"}
+        await made.settled()
+        assert made.faults(PUT) == []
+
+
+async def test_a_handshake_that_nobody_answers(tmp_path: Path) -> None:
+    """It ends with the connect timeout; a client that leaves meanwhile ends it at once."""
+    reached = asyncio.Event()
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        reached.set()
+        while await reader.read(65536):
+            continue
+        writer.close()
+
+    far = await asyncio.start_server(silent, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{far.sockets[0].getsockname()[1]}"
+    relay = Relay(connect_timeout=0.2, max_attempts=1)
+    async with line(tmp_path, {"base_url": url}, relay=relay) as made:
+        with pytest.raises(WSServerHandshakeError) as refused:
+            await made.connect()
+        assert refused.value.status == 504
+    (tmp_path / "second").mkdir()
+    async with line(tmp_path / "second", {"base_url": url}, relay=Relay(connect_timeout=60.0)) as made:
+        reached.clear()
+        leaving = asyncio.ensure_future(made.connect().__aenter__())
+        await reached.wait()
+        leaving.cancel()
+        (row,) = await made.settled()
+        assert row["state"] == "voided"
+    far.close()
+
+
 @pytest.mark.parametrize(
     ("options", "path", "query"),
     [
@@ -282,6 +323,17 @@ async def test_a_message_that_is_too_large(tmp_path: Path) -> None:
             assert await heard(socket) == 1009
         assert made.peer.said == []
         await made.peer.empty()
+
+
+async def test_text_that_is_none(tmp_path: Path) -> None:
+    """Bytes that are no UTF-8 end the session as the client's fault: they do not reach the provider."""
+    async with line(tmp_path) as made:
+        async with made.connect() as socket:
+            assert (await heard(socket))["type"] == "session.created"
+            await socket.send_frame(b'{"type":"\xff"}', WSMsgType.TEXT)
+            assert (await until(socket, "error"))["error"]["code"] == "invalid_message"
+            assert await heard(socket) == 1007
+        assert made.peer.texts == []
 
 
 async def test_messages_pass_as_they_are(tmp_path: Path) -> None:
@@ -529,11 +581,22 @@ async def storm(made: Line, sessions: int, seed: int) -> None:
     await made.peer.empty()
 
 
+def sockets() -> int:
+    """Sockets that this process has open."""
+    found = 0
+    for one in os.listdir("/proc/self/fd"):
+        try:
+            found += os.readlink(f"/proc/self/fd/{one}").startswith("socket:")
+        except OSError:  # the listing's own
+            continue
+    return found
+
+
 @pytest.mark.parametrize("sessions", [60, pytest.param(1000, marks=pytest.mark.soak)])
 async def test_storm(tmp_path: Path, sessions: int) -> None:
     """After many sessions and sudden deaths on either side nothing is held or open, and every unit is found."""
     async with line(tmp_path, quota=100_000_000) as made:
-        before = len(asyncio.all_tasks())
+        before, files = len(asyncio.all_tasks()), sockets()
         await storm(made, sessions, 7)
         await made.settled()
         assert made.faults(100_000_000) == []
@@ -541,3 +604,4 @@ async def test_storm(tmp_path: Path, sessions: int) -> None:
         assert (made.house.sessions, made.house.watches) == (set(), set())
         made.server.close_idle()
         await seen(lambda: len(asyncio.all_tasks()) <= before)
+        await seen(lambda: sockets() <= files)

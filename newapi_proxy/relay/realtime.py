@@ -37,7 +37,7 @@ from newapi_proxy.surfaces.realtime import REALTIME, error_event
 SWITCHED: Final = 101
 LAST_WORD: Final = 0.2  # seconds that a client's farewell may lie behind the end of its connection
 CLEAN: Final = frozenset({1000, 1001, 1005})
-FAULTS: Final = frozenset({1002, 1006, 1007, 1009, 1011, 1012, 1013, 1014})  # codes that speak against a provider
+FAULTS: Final = frozenset({1006, 1011, 1012, 1013, 1014})  # those that no client can bring about by what it sends
 AWAY, BROKEN, POLICY, TOO_BIG = 1001, 1011, 1008, 1009
 IN_MS, OUT_MS = 36, 72  # milliseconds of sound to a token, said and answered (relay-and-billing 5.7.5)
 LISTENERS: Final = 16  # models beside the session's whose work is told apart

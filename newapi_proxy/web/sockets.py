@@ -79,8 +79,10 @@ class ServedSocket:
                 self._end = Closed(error.code, faulty=True)
             else:
                 match got.type:
-                    case WSMsgType.TEXT:
+                    case WSMsgType.TEXT if _readable(got.data):
                         return Message(got.data)
+                    case WSMsgType.TEXT:
+                        self._end = Closed(1007, faulty=True)
                     case WSMsgType.BINARY:
                         return Message(got.data, text=False)
                     case WSMsgType.PING:
@@ -119,3 +121,13 @@ class ServedSocket:
             await self._writer.send_frame(data, WSMsgType.PONG)
         except ConnectionError:
             self._end = Closed(1006)
+
+
+def _readable(text: bytes) -> bool:
+    """Whether it is UTF-8, as text must be: a provider would end the session over it."""
+    if not text.isascii():
+        try:
+            text.decode()
+        except UnicodeDecodeError:
+            return False
+    return True

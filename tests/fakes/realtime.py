@@ -64,7 +64,8 @@ class Peer:
         """One handshake, and its session."""
         self.shakes.append(request)
         if self.refusals:
-            return web.json_response({"error": {"message": "no"}}, status=self.refusals.pop(0))
+            away = {"Location": f"{self.url}/v1/realtime?model=elsewhere"}
+            return web.json_response({"error": {"message": "no"}}, status=self.refusals.pop(0), headers=away)
         socket = web.WebSocketResponse(protocols=("realtime",), max_msg_size=32 << 20)
         await socket.prepare(request)
         self.open.add(socket)
