@@ -12,7 +12,7 @@ from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
 
-MOST_IDS: Final = 100_000  # client-chosen ids remembered, twice
+MOST_IDS: Final = 10_000  # client-chosen ids remembered, twice: two megabytes
 MOST_HOPS: Final = 32  # addresses read from X-Forwarded-For, from its end
 OWN_PREFIX: Final = "na-"
 LOOPBACK: Final = "127.0.0.1"  # the address of whoever comes through a unix socket
