@@ -74,6 +74,7 @@ def test_a_key_from_standard_input(run: Run, tmp_path: Path, monkeypatch: pytest
     ("words", "told"),
     [
         (("add", "x", "--type", "echo", "--key", "k", "--models", "m"), "The type echo has no number in this database"),
+        (("add", "x", "--type", "opnai", "--key", "k", "--models", "m"), "(did you mean openai?)"),
         (("add", "x", "--type", "azure", "--key", "k", "--models", "m"), "base_url is required"),
         (("add", "x", "--type", "openai", "--key", "k", "--models", "m", "--base-url", "nowhere"), "must be a URL"),
         (("show", "nobody"), "There is no channel nobody."),

@@ -293,3 +293,12 @@ def test_db_upgrade_backup_check(run: Run, tmp_path: Path) -> None:
     raw.close()
     code, out, _ = run("db", "check")
     assert (code, out) == (1, "token 1: 10000 granted, but 1 left and 750 held or charged\n")
+
+
+def test_a_key_of_a_group_that_nobody_knows(run: Run, tmp_path: Path) -> None:
+    """It is made, and said to be of no use until there is such a group; those of the database's options count."""
+    code, key, told = run("token", "add", "eve", "--unlimited", "--group", "vip")
+    assert (code, key[:3], told) == (0, "sk-", "There is no group vip yet: the key is refused until there is.\n")
+    with db.connect("sqlite:///newapi.db", tmp_path) as conn:
+        conn.exec_driver_sql("INSERT INTO options (key, value) VALUES ('GroupRatio', '{\"default\": 1, \"vip\": 0.5}')")
+    assert run("token", "add", "eve", "--unlimited", "--group", "vip")[2] == ""

@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 from sqlalchemy import Connection
 
-from newapi_proxy.adapters import numbers
+from newapi_proxy.adapters import ADAPTERS, numbers
 from newapi_proxy.billing.charge import usd
 from newapi_proxy.cli import output, probing, settings
 from newapi_proxy.cli.database import failed, use
@@ -19,6 +19,7 @@ from newapi_proxy.clock import SystemClock
 from newapi_proxy.config import inherited, load
 from newapi_proxy.config.load import Loaded
 from newapi_proxy.config.model import Channel
+from newapi_proxy.config.nodes import closest
 from newapi_proxy.secret import Secret
 from newapi_proxy.store import channels, origin, resting
 from newapi_proxy.store.channels import ChannelRow, NewChannel
@@ -103,6 +104,9 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _add(conn: Connection, args: argparse.Namespace) -> int:
+    if args.type not in ADAPTERS:
+        hint = closest(args.type, ADAPTERS)
+        return failed(f"{args.type!r} is no channel type" + (f" (did you mean {hint}?)." if hint else "."))
     made_by = origin.look(conn)
     number = numbers.number(args.type, made_by == "one-api")
     if not number:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, time
 from typing import Any, Final
@@ -17,6 +19,7 @@ from newapi_proxy.cli import output, settings
 from newapi_proxy.cli.database import failed, use
 from newapi_proxy.clock import SystemClock
 from newapi_proxy.config import units
+from newapi_proxy.config.grouping import AUTO
 from newapi_proxy.snapshot import token_digest
 from newapi_proxy.store import logs, tokens
 from newapi_proxy.store.tokens import TokenRow
@@ -95,6 +98,9 @@ def _add(args: argparse.Namespace) -> int:
     )
     if new.quota is not None and new.quota < 0:
         return failed("A key cannot begin below zero.")
+    known = settings.joined(settings.locate(args.config, os.environ)).config or config
+    if args.group not in ("", AUTO, *known.groups):
+        print(f"There is no group {args.group} yet: the key is refused until there is.", file=sys.stderr)
 
     def work(conn: Connection) -> int:
         id, key = tokens.add(conn, new, int(SystemClock.wall()), config.keys_at_rest)
