@@ -95,7 +95,9 @@ async def test_one_key_many_processes(far: Any) -> None:
         assert await other.read(lambda conn: replies.load(conn, place, id)) == b"\x00\xff'x"
     assert await all[1].write(replies.prune, 2000) == 1
     assert await claim(7) is None
-    assert await all[3].write(replies.release, replies.Claim(request_id="1/key", place=place, owner="r7")) is True
+    mine = replies.Claim(request_id="1/key", place=place, owner="r7", boot=all[3].boot)
+    assert await all[0].write(replies.release, replace(mine, boot=all[0].boot)) is False
+    assert await all[3].write(replies.release, mine) is True
     for each in all:
         await each.close()
 
