@@ -13,7 +13,7 @@ import msgspec
 
 from newapi_proxy.adapters import _failures
 from newapi_proxy.adapters._openai_usage import read_usage
-from newapi_proxy.adapters.base import Endpoint, Headers, Outgoing, Target, join
+from newapi_proxy.adapters.base import Endpoint, Headers, Outgoing, Reader, Target, join
 from newapi_proxy.errors import UpstreamFailure
 from newapi_proxy.ir.ask import Ask
 from newapi_proxy.ir.events import Event, Failed, Metered, Started, Yielded
@@ -208,28 +208,12 @@ def images(site: Site) -> Endpoint:
         assert isinstance(ask.matter, Depict)
         return site.sent(ask, to, f"images/{ask.matter.action}")
 
-    return Endpoint(
-        dialect=IMAGES,
-        request=request,
-        answer=pictured,
-        failure=site.failure,
-        frames=raw.Decoder,
-        reader=Pictures,
-        raw=True,
-    )
+    return _handed_on(site, IMAGES, request, pictured, Pictures)
 
 
 def speech(site: Site) -> Endpoint:
     """Speech of the OpenAI format there."""
-    return Endpoint(
-        dialect=SPEECH,
-        request=lambda ask, to: site.sent(ask, to, "audio/speech"),
-        answer=heard,
-        failure=site.failure,
-        frames=raw.Decoder,
-        reader=Sound,
-        raw=True,
-    )
+    return _handed_on(site, SPEECH, lambda ask, to: site.sent(ask, to, "audio/speech"), heard, Sound)
 
 
 def transcription(site: Site) -> Endpoint:
@@ -239,13 +223,24 @@ def transcription(site: Site) -> Endpoint:
         assert isinstance(ask.matter, Transcribe)
         return site.sent(ask, to, f"audio/{ask.matter.action}")
 
+    return _handed_on(site, TRANSCRIPTION, request, heard, Sound)
+
+
+def _handed_on(
+    site: Site,
+    dialect: str,
+    request: Callable[[Ask, Target], Outgoing],
+    answer: Callable[[Ask, Document], Sequence[Event]],
+    reader: Callable[[Ask], Reader],
+) -> Endpoint:
+    """An endpoint whose streamed answers go on as they come."""
     return Endpoint(
-        dialect=TRANSCRIPTION,
+        dialect=dialect,
         request=request,
-        answer=heard,
+        answer=answer,
         failure=site.failure,
         frames=raw.Decoder,
-        reader=Sound,
+        reader=reader,
         raw=True,
     )
 

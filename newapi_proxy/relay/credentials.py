@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from copy import copy
 from typing import Final
 
 from newapi_proxy.adapters.base import Adapter, Credential, Granted, Outgoing, Target
@@ -63,7 +64,7 @@ class _Entry:
         self.failure, self.failed_until = failure, now + AGAIN
         self.flying = False
         for waiter in self._waiting():
-            waiter.set_exception(_like(failure))
+            waiter.set_exception(copy(failure))  # one each: who catches one may change it
 
     def _waiting(self) -> list[asyncio.Future[str]]:
         waiters, self.waiters = self.waiters, set()
@@ -106,7 +107,7 @@ class Credentials:
         if now < entry.ends:
             return entry.token
         if failure is not None and not entry.flying:
-            raise _like(failure)
+            raise copy(failure)
         waiter: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         entry.waiters.add(waiter)
         try:
@@ -194,19 +195,4 @@ def _too_late() -> UpstreamFailure:
         kind="timeout",
         code="upstream_timeout",
         detail=f"no answer to the token exchange in {DEADLINE:.0f}s",
-    )
-
-
-def _like(failure: UpstreamFailure) -> UpstreamFailure:
-    """The same failure for another request: who catches one may change it."""
-    return UpstreamFailure(
-        failure.message,
-        status=failure.status,
-        kind=failure.kind,
-        type=failure.type,
-        code=failure.code,
-        retry_after=failure.retry_after,
-        upstream_status=failure.upstream_status,
-        blames=failure.blames,
-        detail=failure.detail,
     )

@@ -101,16 +101,12 @@ async def tried(
     )
 
 
-async def _asked(
-    client: Client, clock: Clock, snapshot: Snapshot, candidate: Candidate, model: str, kind: Kind
-) -> int:
+async def _asked(client: Client, clock: Clock, snapshot: Snapshot, candidate: Candidate, model: str, kind: Kind) -> int:
     path, body = _CASES[kind]
     surface = SURFACES[path]
     ask = surface.read(tree.encode({"model": model, **body}), {})
     given = Given(
-        visit=Visit(
-            request_id="test", method="POST", path=path, route=path, client_ip="", arrived=clock.monotonic()
-        ),
+        visit=Visit(request_id="test", method="POST", path=path, route=path, client_ip="", arrived=clock.monotonic()),
         token=Token(name="test", account=Account(0, 0, False, False), group=""),
         surface=surface,
         ask=ask,
@@ -130,9 +126,7 @@ async def _asked(
     return usage.prompt + usage.completion if usage is not None else 0
 
 
-async def _granted(
-    client: Client, clock: Clock, prepared: Prepared, interrupt: Interrupt, timeout: float
-) -> Prepared:
+async def _granted(client: Client, clock: Clock, prepared: Prepared, interrupt: Interrupt, timeout: float) -> Prepared:
     channel = prepared.candidate.channel
     if channel.adapter.credential is None:
         return prepared

@@ -36,9 +36,7 @@ class Redis:
         "_telling", "_wanted", "errors",
     )  # fmt: skip
 
-    def __init__(
-        self, client: Any, errors: tuple[type[Exception], ...], forgot: type[Exception], boot: str
-    ) -> None:
+    def __init__(self, client: Any, errors: tuple[type[Exception], ...], forgot: type[Exception], boot: str) -> None:
         self.errors = errors
         self._forgot = forgot
         self._client = client
