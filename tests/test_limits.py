@@ -158,6 +158,24 @@ async def test_what_nobody_had_room_for_is_not_counted(tmp_path: Path) -> None:
         assert idle(one)
 
 
+async def test_what_was_refused_for_money_is_not_counted(tmp_path: Path) -> None:
+    """A request that is refused at its hold, or because the ledger cannot be written, costs its key no request."""
+    tokens = (Token(name="t", key=Secret("sk-t"), limits=Limits(rpm=1), quota=100),)
+    channels = (channel(limits=Limits(rpm=1)),)
+    async with stage(tmp_path, channels, clock=Clock(), client=Crowd(), tokens=tokens) as one:
+        for surface in (CHAT, MESSAGES, CHAT):
+            assert (await one.ask(surface, **ASK | {"max_tokens": 1000})).status == 403
+        assert one.house.windows.used() == []
+        assert await many(one, 3) == {200: 1, 429: 2}
+        assert idle(one)
+
+
+async def test_what_failed_upstream_is_counted(tmp_path: Path) -> None:
+    """A request for which a provider was asked in vain is one of those that its key has."""
+    async with stage(tmp_path, (channel(),), clock=Clock(), client=Crowd(broken=("k-a",)), **token(rpm=1)) as one:
+        assert await many(one, 3) == {503: 1, 429: 2}
+
+
 async def test_a_failed_attempt_leaves_its_slot_to_others(tmp_path: Path) -> None:
     """A channel that refused has neither slot nor tokens of it any more while the next one works."""
     crowd = Crowd(broken=("k-a",), held=True)

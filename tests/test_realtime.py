@@ -515,6 +515,17 @@ async def test_money_is_held_before_the_handshake(tmp_path: Path) -> None:
         assert [row["state"] for row in await made.settled()] == ["voided"]
 
 
+async def test_a_session_without_money_is_not_counted(tmp_path: Path) -> None:
+    """A session that is refused at its hold costs its key none of the requests it has."""
+    token = Token(name="t", key=Secret("sk-t"), quota=1, limits=Limits(rpm=1))
+    async with line(tmp_path, tokens=(token,)) as made:
+        for _ in range(2):
+            with pytest.raises(WSServerHandshakeError) as refused:
+                await made.connect()
+            assert refused.value.status == 403
+        assert made.house.windows.used() == []
+
+
 async def test_a_key_that_is_taken_away(tmp_path: Path) -> None:
     """A session whose key a reload has switched off ends with its next response."""
     async with line(tmp_path) as made:

@@ -741,6 +741,32 @@ async def test_limits_hold_for_tasks(one: World, mj: Midjourney) -> None:
     assert (await one.get(f"/mj/task/{id}/fetch", key="ann")).status == 200
 
 
+async def test_what_is_refused_for_money_takes_nothing_of_limits(one: World, mj: Midjourney) -> None:
+    """A submission that is refused at its hold counts for neither its key nor the channel it would have gone to."""
+    limits = Limits(rpm=1)
+    tokens = (
+        Token(name="poor", key=Secret("sk-poor"), limits=limits, quota=1000),
+        Token(name="ann", key=Secret("sk-ann"), limits=limits),
+    )
+    await one.reload(tokens=tokens, channels=(drawing(mj.url, limits=limits),))
+    for _ in range(3):
+        assert (await one.post("/mj/submit/imagine", {"prompt": "x"}, key="poor")).tree["description"]
+    assert one.house.windows.used() == []
+    assert (await one.post("/mj/submit/imagine", {"prompt": "x"}, key="ann")).tree["code"] == 1
+    assert len(mj.submits) == 1
+
+
+async def test_a_follow_up_meets_its_channels_limits(one: World, mj: Midjourney) -> None:
+    """The one channel that a follow-up may go to is not asked more than it may be."""
+    await one.reload(channels=(drawing(mj.url, limits=Limits(rpm=2)),))
+    follow = {"customId": "MJ::JOB::upsample::2::u", "taskId": await finished(one, mj)}
+    assert (await one.post("/mj/submit/action", follow)).tree["code"] == 1
+    third = await one.post("/mj/submit/action", follow)
+    assert (third.status, third.tree["error"]["code"]) == (429, "rate_limit_exceeded")
+    assert "retry-after" in third.headers
+    assert len(mj.submits) == 2
+
+
 def test_nothing_is_loaded_that_nobody_configured() -> None:
     """A daemon without such channels loads none of what serves tasks (decision 2)."""
     code = "import sys, newapi_proxy.daemon.life; print(*[one for one in sys.modules if 'task' in one])"

@@ -74,6 +74,7 @@ class Attempts:
         """Tries candidates. Raises what the client must be told when none of them delivered anything."""
         given = self._given
         relay = given.snapshot.config.relay
+        self.stay.begun = True
         failure: ProxyError | None = None
         made = 0
         while made < relay.max_attempts and not (made and self._watch.over):
@@ -106,6 +107,7 @@ class Attempts:
     async def count(self, plan: Plan) -> int | None:
         """The first candidate's own token count, where it has one and answers."""
         given = self._given
+        self.stay.begun = True
         candidate = plan.next()
         if candidate is None or candidate.channel.adapter.counting is None:
             return None

@@ -43,6 +43,7 @@ class Dialing:
     async def reach(self, plan: Plan, dialer: Dialer) -> Reached:
         """The first that opens. Raises what the client must be told where none does, Departed."""
         relay = self._given.snapshot.config.relay
+        self.stay.begun = True
         failure: ProxyError | None = None
         made = 0
         while made < relay.max_attempts and not (made and self.watch.over):

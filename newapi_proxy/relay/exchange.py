@@ -66,6 +66,8 @@ async def chat(
         else:
             await _answer(house, given, sink, record, attempts)
     except ProxyError as error:
+        if attempts is not None:
+            attempts.stay.refused()
         tell(visit, surface, sink, error, record, attempts)
     except Departed:
         record.end, record.status = "client_gone", GONE

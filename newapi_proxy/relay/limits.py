@@ -31,7 +31,7 @@ _SUBJECT: Final = {"token": "This key", "group": "This key's group"}
 class Stay:
     """What one request has taken of all limits. Where a request meets none, it does nothing."""
 
-    __slots__ = ("_channel", "_counted", "_given", "_own", "_tokens", "_windows", "full")
+    __slots__ = ("_channel", "_counted", "_given", "_own", "_tokens", "_windows", "begun", "full")
 
     def __init__(self, windows: Windows, given: Given) -> None:
         self._windows = windows
@@ -40,6 +40,7 @@ class Stay:
         self._channel: Grant | None = None
         self._counted = False
         self._tokens: tuple[int, int] | None = None
+        self.begun = False  # whether a channel was looked for
         self.full: list[Full] = []  # the channels that were passed over
 
     async def enter(self) -> None:
@@ -102,6 +103,11 @@ class Stay:
         if self._own is not None:
             self._windows.cancel(self._own)
             self._own = None
+
+    def refused(self) -> None:
+        """The request is refused; one that was before anything was done for it, for its money say, is not counted."""
+        if not self.begun:
+            self.forgo()
 
     def used(self, usage: Usage) -> None:
         """What the request used in the end, in place of the estimate."""

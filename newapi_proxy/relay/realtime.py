@@ -138,6 +138,7 @@ async def serve(house: House, visit: Visit, ask: Ask, sink: Sink, accept: Callab
     try:
         await _served(house, given, dialing, record, accept)
     except ProxyError as error:
+        dialing.stay.refused()
         exchange.tell(visit, REALTIME, sink, error, record, None)
     except (Departed, ConnectionError):
         record.end, record.status = "client_gone", exchange.GONE

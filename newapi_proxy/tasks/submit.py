@@ -57,6 +57,10 @@ class Choice(Protocol):
         """The channel to begin with."""
         ...
 
+    async def only(self, place: Place) -> Place:
+        """The channel of a follow-up, where it has room. Raises ClientError."""
+        ...
+
     async def after(self, place: Place, failure: UpstreamFailure) -> Place | None:
         """The next one, where the failure is worth another attempt."""
         ...
@@ -94,7 +98,7 @@ def owner(token: Token) -> Owner:
 async def submit(desk: Desk, asked: Asked, choice: Choice) -> Done:
     """Forwards a submission and accounts for it. Raises ProxyError in the format's own words."""
     origin = await _origin(desk, asked)
-    place = await choice.first() if origin is None else _pinned(asked, origin)
+    place = await (choice.first() if origin is None else choice.only(_pinned(asked, origin)))
     if place is None:
         raise _nobody(asked)
     price, due = _due(asked)

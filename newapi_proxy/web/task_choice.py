@@ -42,7 +42,8 @@ class Planned:
         self._relay = (visit.snapshot or house.snapshot).config.relay
         self._plan = Plan(tiers, house.turns, house.health.usable)
         self._full: list[Full] = []
-        self._grants: list[Grant] = []
+        self._grants: list[Grant] = []  # of the attempts that began
+        self._grant: Grant | None = None  # of the one that is to begin
         self._made = 0
         self._since = 0.0
         self._trial = False
@@ -61,6 +62,13 @@ class Planned:
             )
         return found
 
+    async def only(self, place: Place) -> Place:
+        """Raises ClientError where the channel is full."""
+        full = await self._taken(Candidate(place.channel, place.key, 0))
+        if full is not None:
+            raise refused([full], "The channel of the task that is followed")
+        return place
+
     async def after(self, place: Place, failure: UpstreamFailure) -> Place | None:
         """What may have begun upstream, unheard, is not begun elsewhere."""
         relay = self._relay
@@ -71,6 +79,9 @@ class Planned:
     def began(self, place: Place) -> None:
         """Remembers when."""
         self._made += 1
+        if self._grant is not None:
+            self._grants.append(self._grant)
+            self._grant = None
         self._since = self._house.clock.monotonic()
         self._trial = self._house.health.began(place.channel)
 
@@ -106,22 +117,36 @@ class Planned:
             lambda conn, _: [channels.set_status(conn, id, channels.AUTO_DISABLED, reason=EXHAUSTED, at=at)], None
         ).add_done_callback(_noted)
 
+    @property
+    def begun(self) -> bool:
+        """Whether anything was sent."""
+        return self._made > 0
+
     def close(self) -> None:
-        """Gives the channels' slots back."""
+        """Gives the channels' slots back; a channel that was not asked after all has nothing counted."""
+        if self._grant is not None:
+            self._house.windows.cancel(self._grant)
+            self._grant = None
         for grant in self._grants:
             self._house.windows.release(grant)
         self._grants.clear()
 
     async def _next(self) -> Place | None:
         while (found := self._plan.next()) is not None:
-            ceilings = found.channel.ceilings[found.key] if found.channel.ceilings else ()
-            taken = await self._house.windows.take(ceilings) if ceilings else None
-            if not isinstance(taken, Full):
-                if taken is not None:
-                    self._grants.append(taken)
+            full = await self._taken(found)
+            if full is None:
                 return Place(found.channel, found.key)
-            self._full.append(taken)
-            self._plan.full(found, whole=taken.ceiling.scope == "channel")
+            self._full.append(full)
+            self._plan.full(found, whole=full.ceiling.scope == "channel")
+        return None
+
+    async def _taken(self, found: Candidate) -> Full | None:
+        """Takes what the candidate's limits ask for, or says what is full."""
+        ceilings = found.channel.ceilings[found.key] if found.channel.ceilings else ()
+        taken = await self._house.windows.take(ceilings) if ceilings else None
+        if isinstance(taken, Full):
+            return taken
+        self._grant = taken
         return None
 
 

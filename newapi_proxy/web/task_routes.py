@@ -207,8 +207,8 @@ async def _submit(
         done = await submit(guest.desk, asked, choice)
     finally:
         choice.close()
-        if taken is not None:
-            house.windows.release(taken)
+        if taken is not None:  # what was refused before anything was sent is not counted
+            (house.windows.release if choice.begun else house.windows.cancel)(taken)
     record.served(done.place.channel, form.model)
     record.quota, record.price_version = done.units, done.charge.price_version
     guest.answer(done.status, done.reply)
