@@ -30,6 +30,7 @@ from newapi_proxy.store.db import Database
 from newapi_proxy.surfaces.anthropic import MESSAGES
 from newapi_proxy.surfaces.embeddings import EMBEDDINGS
 from newapi_proxy.surfaces.openai_chat import CHAT
+from newapi_proxy.surfaces.responses import RESPONSES
 from tests.fakes.ports import HANG, ListSink, Script, ScriptedClient
 
 UNIT = 500_000
@@ -153,11 +154,12 @@ async def play(tmp_path: Path) -> AsyncIterator[Start]:
         quota: int | None = None,
         channel: dict[str, Any] | None = None,
         price: Price | None = None,
+        prices: dict[str, Price] | None = None,
         **relay: Any,
     ) -> Play:
         config = Config(
             relay=Relay(**relay),
-            prices={"m": price or Price(input=2, output=4)},
+            prices={"m": price or Price(input=2, output=4), **(prices or {})},
             channels=tuple(
                 Channel(
                     name="abc"[n],
@@ -633,3 +635,64 @@ async def test_a_kind_that_no_channel_has(play: Start) -> None:
     sink, row = await stage.ask(surface=EMBEDDINGS, input="hello")
     assert (sink.status, orjson.loads(sink.body)["error"]["code"]) == (400, "unsupported_endpoint")
     assert row == {}
+
+
+ANSWER = {
+    "id": "resp_1",
+    "object": "response",
+    "created_at": 1,
+    "model": "their-choice",
+    "status": "completed",
+    "output": [{"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "x"}]}],
+    "usage": {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15},
+}
+TOLD = tuple(
+    b"data: " + orjson.dumps({"type": f"response.{kind}", "response": {**ANSWER, **still}}) + b"\n\n"
+    for kind, still in (("created", {"usage": None, "output": []}), ("completed", {}))
+)
+
+
+async def unnamed(stage: Play, **changes: Any) -> tuple[ListSink, dict[str, Any]]:
+    """A Responses request by a stored prompt, which names no model."""
+    return await stage.ask(surface=RESPONSES, model=None, **{"prompt": {"id": "pmpt_1"}, **changes})
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("theirs", "charged"), [(3, 30 + 30), (0.5, 10 + 10), (None, 10 + 10)])
+async def test_a_response_that_names_no_model(
+    play: Start, theirs: float | None, charged: int, stream: bool, lines: Any
+) -> None:
+    """Upstream gets the request as it came; the charge is that of the dearer of the configured model and upstream's."""
+    prices = {} if theirs is None else {"their-choice": Price(input=theirs * 2, output=theirs * 4)}
+    script = Script(*TOLD) if stream else whole(orjson.dumps(ANSWER))
+    stage = await play(script, prices=prices, responses_model="m", channel={"model_mapping": {"m": "up"}})
+    sink, row = await unnamed(stage, stream=stream, temperature=0.5)
+    assert sink.status == 200
+    assert b'"their-choice"' in sink.body
+    sent = orjson.loads(stage.client.opened[0].sent.body)
+    assert sent == {**ASK, "model": None, "prompt": {"id": "pmpt_1"}, "stream": stream, "temperature": 0.5}
+    assert (row["state"], row["charged"]) == ("settled", charged)
+    (line,) = [line for line in lines() if line["event"] == "request"]
+    assert (line["model"], line["upstream_model"]) == ("m", "their-choice")
+
+
+async def test_without_a_model_for_them_such_responses_are_refused(play: Start) -> None:
+    """Nothing goes upstream, and the answer names the key that would change it."""
+    stage = await play()
+    sink, row = await unnamed(stage)
+    assert (sink.status, row, stage.client.opened) == (400, {}, [])
+    assert b"relay.responses_model" in sink.body
+
+
+async def test_a_provider_of_another_format_is_asked_for_the_configured_model(play: Start) -> None:
+    """It has to be told some model, and serves no request that rests on what only OpenAI knows."""
+    stage = await play(whole(), responses_model="m", channel={"options": {"responses": False}})
+    sink, row = await unnamed(stage, prompt=None, input="hi")
+    assert sink.status == 200
+    assert orjson.loads(stage.client.opened[0].sent.body)["model"] == "m"
+    assert row["charged"] == 20
+    sink, _ = await unnamed(stage)
+    assert (sink.status, b"nothing like prompt" in sink.body) == (400, True)
+    sink, _ = await unnamed(stage, prompt=None)
+    assert (sink.status, b"input is required" in sink.body) == (400, True)
+    assert len(stage.client.opened) == 1

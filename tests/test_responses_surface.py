@@ -120,7 +120,6 @@ def answered(events: list[Event], asked: Ask | None = None, face: Face = FACE, u
 
 
 WRONG: list[tuple[Node, str, str]] = [
-    ({"model": ""}, "model", "model is required"),
     ({"model": 3}, "model", "must be a string"),
     ({"model": "m" * 513}, "model", "longer than"),
     ({"input": None}, "input", "input is required"),

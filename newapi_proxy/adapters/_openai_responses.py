@@ -68,7 +68,7 @@ class OpenAIResponses(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def _fitted(self, draft: Draft, ask: Ask, to: Target) -> None:
-        if self.openai_models:
+        if self.openai_models and not ask.unnamed:
             _openai_models.fit(draft, to.model)
         if self.shape is not None:
             self.shape(draft, ask, to)

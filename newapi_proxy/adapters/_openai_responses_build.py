@@ -46,11 +46,11 @@ _REFUSED: Final = ("logprobs", "top_logprobs", "responseLogprobs", "generationCo
 
 
 def native(ask: Ask, model: str) -> Draft:
-    """The client's own body with the upstream's name of the model, less the reasoning that upstream would refuse.
+    """The client's own body with the upstream's name of a named model, less the reasoning that upstream would refuse.
 
     Refused is what another provider's model thought, and reasoning that nothing follows (T-OPEN-008).
     """
-    body = {**ask.tree, "model": model}
+    body = dict(ask.tree) if ask.unnamed else {**ask.tree, "model": model}
     items = body.get("input")
     if type(items) is list:
         own = {(part.id, part.data) for turn in ask.turns for part in turn.parts if _sealed_here(part)}

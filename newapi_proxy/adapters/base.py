@@ -264,9 +264,11 @@ def speaks(adapter: Adapter, dialect: str, model: str, kind: Kind = "chat") -> D
 
 
 def refuse_own(ask: Ask) -> None:
-    """Refuses what no other format than the ask's has a like of. Raises Unsupported with its path."""
+    """Refuses what no other format than the ask's has a like of or can go without. Raises Unsupported with its path."""
     if ask.own:
-        raise Unsupported(f"This provider has nothing like {ask.own[0]}.", ask.own[0])
+        path = ask.own[0]
+        missing = ask.tree.get(path.partition(".")[0]) is None
+        raise Unsupported(f"{path} is required" if missing else f"This provider has nothing like {path}.", path)
 
 
 @lru_cache(maxsize=1024)

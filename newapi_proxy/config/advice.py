@@ -88,6 +88,13 @@ def _lost_tokens(view: View) -> Iterator[Fault]:
             yield view.wrong(where, f"token {token.name} {LOST}")
 
 
+def _lost_default(view: View) -> Iterator[Fault]:
+    """A model for requests that name none which no channel serves. Silent where no file names a channel."""
+    model, serving = view.config.relay.responses_model, _serving(view)
+    if model is not None and serving and not any(meet(model, one) for _, channel in serving for one in channel.models):
+        yield view.wrong(("relay", "responses_model"), f"no channel of this configuration serves {model}")
+
+
 def _reaches(offered: Mapping[str, None], wanted: tuple[str, ...]) -> bool:
     if not offered or not wanted:
         return bool(offered)
@@ -162,7 +169,7 @@ def _harmless(view: View, path: Path) -> bool:
         return False
 
 
-_ADVICE: Final[tuple[Rule, ...]] = (_unenforced, _alone, _extras, _empty_channels, _lost_tokens)
+_ADVICE: Final[tuple[Rule, ...]] = (_unenforced, _alone, _extras, _empty_channels, _lost_tokens, _lost_default)
 
 
 def advice(view: View, priced: Priced | None, plain: Mapping[Path, Place], exposed: Iterable[str]) -> list[Fault]:

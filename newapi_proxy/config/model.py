@@ -44,6 +44,9 @@ class Relay(Struct, frozen=True):
     session_timeout: Annotated[Duration, doc("longest realtime session")] = 3600.0
     session_idle: Annotated[Duration, doc("longest silence of both sides of a realtime session")] = 300.0
     max_body: Annotated[Size, doc("largest request body (MAX_REQUEST_BODY_MB)")] = 32 * 1024 * 1024
+    responses_model: Annotated[
+        str | None, doc("what Responses that name no model are routed and held as; absent: they are refused")
+    ] = None
     force_stream_option: Annotated[bool, doc("ask upstreams for usage in streams (FORCE_STREAM_OPTION)")] = True
 
 

@@ -399,6 +399,8 @@ def _models(view: View) -> Iterator[Fault]:
         named += [(("channels", i, "model_mapping", model), mapped) for model, mapped in channel.model_mapping.items()]
     for i, token in enumerate(config.tokens):
         named += [(("tokens", i, "models", j), model) for j, model in enumerate(token.models)]
+    if config.relay.responses_model is not None:
+        named.append((("relay", "responses_model"), config.relay.responses_model))
     for path, name in named:
         if not name.strip():
             yield view.wrong(path, "is empty")

@@ -201,7 +201,9 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     `unknown`: top-level names this proxy does not know, dropped across families. `headers`: the caller's headers that
     belong to the dialect (lower case: anthropic-beta, anthropic-version). `size`: bytes of the body. `fetched`: some
     media named by URL have their bytes now, which the tree has not. `own`: dotted paths of what no other format has a
-    like of; providers of other formats refuse them.
+    like of, or of what no other format can go without; providers of other formats refuse them. `unnamed`: the client
+    named no model, `model` is the configured one: upstream is told none where the format allows that, and the answer's
+    own is shown and charged.
 
     Of kinds without turns: `texts` is what is counted where upstream tells no usage (text, token numbers, lists of
     them), `calls` how often a price per call is due, `pieces` what is asked for by the piece (pictures, speech, sound:
@@ -234,6 +236,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     answer_type: str = ""
     form: Form | None = None
     handed: bool = False
+    unnamed: bool = False
 
     def leading(self) -> int:
         """How many turns at the start are system or developer turns."""

@@ -25,7 +25,7 @@ from newapi_proxy.relay.plan import Candidate
 from newapi_proxy.relay.tagged import Tagged
 from newapi_proxy.secret import Secret
 from newapi_proxy.snapshot import Channel
-from newapi_proxy.surfaces.base import Face
+from newapi_proxy.surfaces.base import LONGEST_MODEL, Face
 from newapi_proxy.surfaces.instructing import instructed
 from newapi_proxy.wire import tree
 from newapi_proxy.wire.multipart import Upload
@@ -62,6 +62,12 @@ class Served(msgspec.Struct, frozen=True):
     pipe: Pipe | None = None
     body: tree.Document = NO_BODY
     events: Sequence[Event] = ()
+
+    @property
+    def upstream_model(self) -> str:
+        """The model that answers; where its choice was upstream's, the one that upstream names."""
+        told = self.heard.model if self.prepared.ask.unnamed else None
+        return told[:LONGEST_MODEL] if told else self.prepared.upstream_model
 
 
 def prepare(
@@ -103,7 +109,7 @@ def prepare(
         model=ask.model,
         id=given.id,
         created=given.at,
-        rename=model != ask.model or channel.adapter.aliases,
+        rename=(model != ask.model or channel.adapter.aliases) and not ask.unnamed,
         thinking_to_content=channel.options.thinking_to_content,
         pack=ask.kind == "embeddings" and not packs(dialect),
     )

@@ -31,7 +31,7 @@ def settlement(given: Given, hold: ledger.Hold, served: Served, billed: Bill, re
     units = billed.charge.units
     detail = {
         "model": ask.model,
-        "upstream_model": served.prepared.upstream_model,
+        "upstream_model": served.upstream_model,
         "channel": channel.name,
         "usage": billed.line,
         "price": {"name": billed.price.key, "source": billed.price.source, **billed.price.usd},

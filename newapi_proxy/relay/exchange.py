@@ -18,6 +18,7 @@ from newapi_proxy.billing.pieces import priced
 from newapi_proxy.billing.prices import Price
 from newapi_proxy.billing.sound import measured
 from newapi_proxy.errors import ClientError, OurError, ProxyError
+from newapi_proxy.ir.ask import Ask
 from newapi_proxy.ir.usage import NOTHING, Usage
 from newapi_proxy.ports import Sink
 from newapi_proxy.relay import entry
@@ -47,10 +48,12 @@ async def chat(
     record = Record(visit, house.clock)
     attempts: Attempts | None = None
     try:
+        snapshot = visit.snapshot or house.snapshot
         ask = measured(asked(surface, body, headers))
+        if ask.unnamed:
+            ask = _named(ask, snapshot.config.relay.responses_model)
         record.asked(ask)
         assert visit.token is not None
-        snapshot = visit.snapshot or house.snapshot
         given = Given(
             visit=visit,
             token=visit.token,
@@ -80,6 +83,14 @@ async def chat(
         record.finish()
 
 
+def _named(ask: Ask, model: str | None) -> Ask:
+    """The ask under the configured name. Raises ClientError where there is none."""
+    if model is None:
+        message = "model is required: without one there is nothing to charge by (relay.responses_model is not set)"
+        raise ClientError(message, code="invalid_text_request", param="model")
+    return msgspec.structs.replace(ask, model=model)
+
+
 def reject(house: House, visit: Visit, surface: Surface, sink: Sink, error: ProxyError) -> None:
     """Refuses a request that never became an exchange (no key, too large a body), with its log line."""
     record = Record(visit, house.clock)
@@ -98,7 +109,7 @@ async def _answer(house: House, given: Given, sink: Sink, record: Record, attemp
         end, served = _ended(outcome)
         billed = last = None
         if served is not None:
-            record.served(served.prepared.candidate.channel, served.prepared.upstream_model)
+            record.served(served.prepared.candidate.channel, served.upstream_model)
             billed = await _bill(given, served, end)
         if served is not None and billed is not None:
             attempts.stay.used(billed.usage)
@@ -242,10 +253,13 @@ def _ended(outcome: Outcome) -> tuple[policy.End, Served | None]:
 async def _bill(given: Given, served: Served, end: policy.End) -> Bill | None:
     for _ in range(served.heard.skipped):
         metrics.skipped_frame()
-    price = _finder(given)(served.prepared.upstream_model)
-    if price is None:
+    found = [_finder(given)(served.prepared.upstream_model)]
+    if given.ask.unnamed:  # the model may be a dearer one than was held for, and none is served for less than its price
+        found.append(given.snapshot.prices.find(served.upstream_model))
+    prices = [price for price in found if price is not None]
+    if not prices:
         raise _unpriced(given.ask.model)
-    return await bill(given, served, end, price)
+    return await bill(given, served, end, prices)
 
 
 def tell_short(given: Given, taken: int, units: int) -> None:

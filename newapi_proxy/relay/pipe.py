@@ -23,6 +23,7 @@ from newapi_proxy.ir.events import (
     ReasoningDelta,
     RefusalDelta,
     Skipped,
+    Started,
     TextDelta,
 )
 from newapi_proxy.ir.usage import Usage
@@ -42,13 +43,14 @@ _TEXT: Final = frozenset({TextDelta, ReasoningDelta, RefusalDelta, CallDelta})
 class Heard:
     """What a stream has said so far. `committed`: content has come; `ended`: upstream's last word."""
 
-    __slots__ = ("_row", "committed", "ended", "failure", "finished", "skipped", "tally", "usage")
+    __slots__ = ("_row", "committed", "ended", "failure", "finished", "model", "skipped", "tally", "usage")
 
     def __init__(self) -> None:
         self.committed = False
         self.finished = False
         self.ended = False
         self.failure: UpstreamFailure | None = None
+        self.model: str | None = None  # as upstream names it
         self.usage: Usage | None = None
         self.tally = Tally()
         self.skipped = 0
@@ -70,6 +72,8 @@ class Heard:
             return False
         elif kind is Ended:
             self.ended = True
+        elif isinstance(event, Started):
+            self.model = event.model
         elif isinstance(event, Skipped):
             return self._skip(event)
         self._row = 0

@@ -77,7 +77,7 @@ class Record:
 
     def asked(self, ask: Ask) -> None:
         """The request could be read."""
-        self.model = ask.model
+        self.model = ask.model or None
         self.stream = ask.stream and not ask.handed
 
     def tried(self, candidate: Candidate, status: int, kind: str, since: float, code: str | None = None) -> None:

@@ -136,8 +136,9 @@ class Bill(msgspec.Struct, frozen=True):
     charge: Charge
 
 
-async def bill(given: Given, served: Served, end: policy.End, price: Price) -> Bill | None:
-    """What the end state costs by the policy table; None: nothing, the hold is given back."""
+async def bill(given: Given, served: Served, end: policy.End, prices: Sequence[Price]) -> Bill | None:
+    """What the end state costs by the policy table, of several prices by the one that makes it dearest; None: nothing,
+    the hold is given back."""
     heard = served.heard
     usage = heard.usage
     if usage is not None and not policy.trusted(usage, given.ask):
@@ -159,7 +160,9 @@ async def bill(given: Given, served: Served, end: policy.End, price: Price) -> B
     if given.ask.pieces is not None and usage.pieces is None:
         usage = msgspec.structs.replace(usage, pieces=given.ask.pieces)
     calls = given.ask.calls if usage.calls is None else usage.calls
-    return Bill(usage, line(usage), price, charge(usage, price, given.ratio, given.snapshot.prices.find, calls=calls))
+    find, said = given.snapshot.prices.find, line(usage)
+    bills = [Bill(usage, said, one, charge(usage, one, given.ratio, find, calls=calls)) for one in prices]
+    return max(bills, key=lambda one: one.charge.units)
 
 
 async def _completed(given: Given, served: Served, usage: Usage) -> Usage:
@@ -174,7 +177,7 @@ async def _completed(given: Given, served: Served, usage: Usage) -> Usage:
 
 async def _counted(given: Given, served: Served) -> Usage:
     """Usage counted here, because upstream gave none that can be believed."""
-    ask, model, media = given.ask, served.prepared.upstream_model, given.snapshot.config.media
+    ask, model, media = given.ask, served.upstream_model, given.snapshot.config.media
     images = media.count_image_tokens and (ask.stream or media.count_image_tokens_not_stream)
     prompt = await off_loop(ask.size, lambda: count.prompt(ask, model, count_images=images))
     return Usage(prompt=prompt, completion=await _delivered(served), source="counted")
@@ -183,7 +186,7 @@ async def _counted(given: Given, served: Served) -> Usage:
 async def _delivered(served: Served) -> int:
     """Tokens of what has come of the answer, counted here."""
     tally = served.heard.tally
-    return await off_loop(tally.size, lambda: tally.tokens(served.prepared.upstream_model))
+    return await off_loop(tally.size, lambda: tally.tokens(served.upstream_model))
 
 
 async def off_loop(size: int, work: Callable[[], int]) -> int:

@@ -61,16 +61,14 @@ _STEERING: Final[dict[str, _Reading | None]] = {
 def read(body: bytes, count_only: bool) -> Ask:
     """The Ask. Raises ClientError 400 with the path of the fault."""
     sent = tree.read(body)
-    model = text_in(sent, "model")
-    if not model:
-        raise bad("model is required", "model")
+    model = text_in(sent, "model") or ""
     if len(model) > LONGEST_MODEL:
         raise bad(f"model must not be longer than {LONGEST_MODEL} characters.", "model")
     stream = flag_in(sent, "stream") or False
     object_in(sent, "stream_options")
     bound = _bound(sent, stream)
     items = Items()
-    _said(sent, items, bound)
+    bound = _said(sent, items, bound)
     steering, unknown = _rest(sent)
     tools = _tools(sent.get("tools"), steering)
     return Ask(
@@ -87,6 +85,7 @@ def read(body: bytes, count_only: bool) -> Ask:
         count_only=count_only,
         unknown=unknown,
         own=(*bound, *items.bound),
+        unnamed=not model,
     )
 
 
@@ -113,8 +112,8 @@ def _included(sent: Node) -> list[str]:
     return [text_of(one, f"include.{number}") for number, one in enumerate(list_of(value, "include"))]
 
 
-def _said(sent: Node, items: Items, bound: tuple[str, ...]) -> None:
-    """The conversation: instructions first, then the input."""
+def _said(sent: Node, items: Items, bound: tuple[str, ...]) -> tuple[str, ...]:
+    """The conversation: instructions first, then the input. What needs a provider's own state, a missing input too."""
     instructions = text_in(sent, "instructions")
     if instructions:
         text = Text(text=instructions, path="instructions")
@@ -125,7 +124,10 @@ def _said(sent: Node, items: Items, bound: tuple[str, ...]) -> None:
     elif value is not None:
         items.read(list_of(value, "input"))
     elif not {"previous_response_id", "conversation", "prompt"} & set(bound):
-        raise bad("input is required", "input")
+        if sent.get("model"):
+            raise bad("input is required", "input")
+        return (*bound, "input")  # who knows the model may know its words too
+    return bound
 
 
 def _rest(sent: Node) -> tuple[dict[str, Any], tuple[str, ...]]:
