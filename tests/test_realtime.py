@@ -353,6 +353,21 @@ async def test_messages_pass_as_they_are(tmp_path: Path) -> None:
         await socket.close()
 
 
+async def test_silence_is_filled_with_pings(tmp_path: Path) -> None:
+    """A client that nothing is said to gets pings; its answers keep no idle session open."""
+    relay = Relay(keepalive=0.02, session_idle=0.5)
+    async with line(tmp_path, relay=relay) as made, made.connect(autoping=False) as socket:
+        assert (await heard(socket))["type"] == "session.created"
+        kinds = []
+        while (message := await socket.receive(10)).type is WSMsgType.PING:
+            kinds.append(message.type)
+            await socket.pong(message.data)
+        assert len(kinds) > 3
+        assert orjson.loads(message.data)["error"]["code"] == "session_idle"
+        assert await heard(socket) == 1001
+        await made.settled()
+
+
 async def test_a_slow_client_slows_the_provider(tmp_path: Path) -> None:
     """What the client does not take, the provider cannot send."""
     async with line(tmp_path) as made:

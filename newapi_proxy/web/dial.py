@@ -6,6 +6,7 @@ Knows the WebSocket protocol; nothing of what is said in it. Its aiohttp session
 from __future__ import annotations
 
 import asyncio
+import ssl
 from types import SimpleNamespace
 from typing import Any, Final
 
@@ -32,8 +33,9 @@ _LONGEST: Final = 123  # bytes of a close frame's reason
 class SocketDialer:
     """The sessions of aiohttp: one, and one per SOCKS proxy."""
 
-    def __init__(self) -> None:
-        """Needs no running loop."""
+    def __init__(self, *, tls: ssl.SSLContext | None = None) -> None:
+        """`tls` replaces the default context, certificate checks included. Needs no running loop."""
+        self._tls = tls
         self._places = Places()
         self._sessions: dict[str | None, aiohttp.ClientSession] = {}
         self._closed = False
@@ -87,7 +89,11 @@ class SocketDialer:
         if session is None:
             if len(self._sessions) >= PROXIES:
                 raise OurError("Too many proxies are in use.", status=503, code="too_many_proxies")
-            options: dict[str, Any] = {"limit": 0, "force_close": True}
+            options: dict[str, Any] = {
+                "limit": 0,
+                "force_close": True,
+                "ssl": self._tls if self._tls is not None else True,
+            }
             trace = aiohttp.TraceConfig()
             trace.on_request_redirect.append(_redirected)
             session = self._sessions[socks] = aiohttp.ClientSession(
@@ -147,6 +153,8 @@ class DialedSocket:
 
     async def close(self, code: int, reason: str = "") -> None:
         """See `relay.sockets.Socket`."""
+        if self._end is None:  # a `receive` that was given up is no end, or aiohttp would not wait for the answer,
+            self._socket._close_code = None  # and over TLS the provider could not even give it
         try:
             async with asyncio.timeout(2 * FAREWELL):
                 await self._socket.close(code=sendable(code), message=cut(reason))

@@ -43,7 +43,7 @@ async def _session(edge: Edge, call: Call) -> None:
         def accept() -> Socket:
             if arrival.connection.retiring:
                 raise _restarting()
-            return ServedSocket(arrival, shake, protocol)
+            return ServedSocket(arrival, shake, protocol, snapshot.config.relay.keepalive)
 
         ask = REALTIME.read(b"", headers | {QUERY: call.query})
         await realtime.serve(house, visit, ask, arrival.reply, accept)

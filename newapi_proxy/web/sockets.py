@@ -23,6 +23,7 @@ from newapi_proxy.web.server import Arrival
 
 VERSION: Final = "13"
 QUEUED: Final = 65536  # bytes of messages that wait here before the client is slowed down
+PING: Final = b"\x89\x00"  # the whole frame
 _KEY_BYTES: Final = 16
 
 
@@ -46,8 +47,9 @@ def checked(arrival: Arrival) -> str:
 class ServedSocket:
     """`relay.sockets.Socket`: the client's end, from the moment the upgrade is granted."""
 
-    def __init__(self, arrival: Arrival, key: str, protocol: str | None) -> None:
-        """Grants the upgrade. Raises ConnectionError where the client has gone."""
+    def __init__(self, arrival: Arrival, key: str, protocol: str | None, keepalive: float) -> None:
+        """Grants the upgrade. After `keepalive` seconds without a message the client gets a ping: a proxy between would
+        cut it off. Raises ConnectionError where the client has gone."""
         self._inlet, self._reply = arrival.connection, arrival.reply
         transport = self._inlet.transport
         if transport is None or transport.is_closing():
@@ -60,12 +62,15 @@ class ServedSocket:
             f"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             f"Sec-WebSocket-Accept: {accept}\r\n{named}X-Request-Id: {self._reply.request_id}\r\n\r\n".encode()
         )
-        self._queue = WebSocketDataQueue(self._inlet, QUEUED, loop=asyncio.get_running_loop())
+        self._loop = asyncio.get_running_loop()
+        self._queue = WebSocketDataQueue(self._inlet, QUEUED, loop=self._loop)
         # kept, because the queue knows a reader that it holds up only weakly
         self._reader = WebSocketReader(self._queue, LARGEST, compress=False, decode_text=False)
         self._writer = WebSocketWriter(self._inlet, transport, limit=QUEUED)
         self._end: Closed | None = None
-        self._closed = False
+        self._closed = self._spoken = False
+        self._keepalive = keepalive
+        self._timer = self._loop.call_later(keepalive, self._ping)
         self._inlet.set_parser(self._reader)
 
     async def receive(self) -> Message | Closed:
@@ -95,6 +100,7 @@ class ServedSocket:
 
     async def send(self, message: Message) -> None:
         """See `relay.sockets.Socket`."""
+        self._spoken = True
         await self._writer.send_frame(message.data, WSMsgType.TEXT if message.text else WSMsgType.BINARY)
         if self._inlet.writing_paused:
             await self._inlet.drained()
@@ -104,17 +110,28 @@ class ServedSocket:
         if self._closed:
             return
         self._closed = True
+        self._timer.cancel()
         try:
             await self._writer.close(sendable(code), cut(reason))
             async with asyncio.timeout(FAREWELL):
                 while self._end is None:
                     await self.receive()
                 if self._end.faulty:  # what still comes is not looked at, but it is read
-                    gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                    gone: asyncio.Future[None] = self._loop.create_future()
                     self._reply.watch(lambda: None if gone.done() else gone.set_result(None))
                     await gone
         except (ConnectionError, TimeoutError):
             return
+
+    def _ping(self) -> None:
+        """One where nothing has been said; comes back."""
+        transport = self._inlet.transport
+        if self._end is not None or transport is None or transport.is_closing():
+            return
+        if not self._spoken and not self._inlet.writing_paused:
+            transport.write(PING)
+        self._spoken = False
+        self._timer = self._loop.call_later(self._keepalive, self._ping)
 
     async def _pong(self, data: bytes) -> None:
         try:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from aiohttp import ClientSession
 
 from tests.fakes.process import Daemon
 from tests.fakes.realtime import MODEL, heard, peer, send, until
+from tests.fakes.tunnel import tunnel
+from tests.test_client_tls import Authority
 
 CONFIG = """\
 database: sqlite:///newapi.db
@@ -20,6 +23,24 @@ channels:
 tokens:
   - {name: demo, key: sk-demo}
 """
+
+
+async def test_a_provider_behind_a_proxy_and_an_authority_of_its_own(
+    daemon: Callable[..., Daemon], tmp_path: Path
+) -> None:
+    """SSL_CERT_FILE names whom the process trusts, and a channel's proxy is the way to the provider."""
+    authority = Authority(tmp_path)
+    async with peer(authority.server("upstream.invalid")) as far, tunnel(far.port) as proxy, ClientSession() as client:
+        text = CONFIG.replace('"@UPSTREAM@"', f'"https://upstream.invalid", proxy: "{proxy.url}"')
+        one = await asyncio.to_thread(daemon, text, environment={"SSL_CERT_FILE": str(authority.file)})
+        headers = {"Authorization": "Bearer sk-demo"}
+        async with client.ws_connect(f"{one.url}/v1/realtime?model={MODEL}", headers=headers) as socket:
+            await send(socket, type="response.create")
+            await until(socket, "response.done")
+            await socket.close()
+        await far.empty()
+        assert far.codes == [1000]
+        assert len(proxy.asked) == 1
 
 
 async def test_a_stop_closes_sessions(daemon: Callable[..., Daemon]) -> None:

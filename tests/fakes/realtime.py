@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
@@ -49,6 +50,7 @@ class Peer:
     `large` (a message above every limit), `flood` (MiBs until nobody takes more)."""
 
     url: str = ""
+    port: int = 0
     shakes: list[web.Request] = field(default_factory=list)
     open: set[web.WebSocketResponse] = field(default_factory=set)
     texts: list[str] = field(default_factory=list)  # as they came
@@ -215,17 +217,18 @@ class Line:
 
 
 @asynccontextmanager
-async def peer() -> AsyncIterator[Peer]:
-    """The provider, listening."""
+async def peer(tls: ssl.SSLContext | None = None) -> AsyncIterator[Peer]:
+    """The provider, listening; with `tls` as `localhost`, for which certificates are."""
     made = Peer()
     app = web.Application()
     for path in ("/v1/realtime", "/openai/realtime", "/openai/v1/realtime"):
         app.router.add_get(path, made.serve)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
     await site.start()
-    made.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    made.port = runner.addresses[0][1]
+    made.url = f"http://127.0.0.1:{made.port}" if tls is None else f"https://localhost:{made.port}"
     try:
         yield made
     finally:
@@ -239,9 +242,16 @@ def channel(url: str, name: str = "o", **named: Any) -> Channel:
 
 
 @asynccontextmanager
-async def line(folder: Path, *channels: Channel, quota: int | None = 1_000_000, **config: Any) -> AsyncIterator[Line]:
+async def line(
+    folder: Path,
+    *channels: Channel,
+    quota: int | None = 1_000_000,
+    far_tls: ssl.SSLContext | None = None,
+    own_tls: ssl.SSLContext | None = None,
+    **config: Any,
+) -> AsyncIterator[Line]:
     """A house with a provider behind it; channels without an address get the provider's."""
-    async with peer() as far:
+    async with peer(far_tls) as far:
         given = channels or (channel(far.url),)
         given = tuple(channel(far.url, **one) if isinstance(one, dict) else one for one in given)
         config = {
@@ -250,7 +260,7 @@ async def line(folder: Path, *channels: Channel, quota: int | None = 1_000_000, 
             **config,
         }
         async with stage(folder, given, **config) as made:
-            dialer = made.house.dialer = SocketDialer()
+            dialer = made.house.dialer = SocketDialer(tls=own_tls)
             edge = edges.relay_edge(made.house)
             server = Server(edge.handle, edge.unparsed)
             listener = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0)
