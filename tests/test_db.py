@@ -383,6 +383,42 @@ async def test_reads_cannot_write(any_db: Database) -> None:
     assert await any_db.read(_keys) == []
 
 
+async def test_a_survey_sees_what_is_committed(any_db: Database) -> None:
+    """The same as a report sees, on every engine; what is written there is not kept."""
+    await any_db.write(_insert, "a")
+    assert await any_db.survey(_keys) == await any_db.read(_keys) == ["a"]
+    with suppress(OurError):
+        await any_db.survey(lambda conn: _insert(conn, ["b"]))
+    assert await any_db.read(_keys) == ["a"]
+
+
+async def test_a_survey_sees_one_state(db: Database) -> None:
+    """What is committed while a survey reads is seen by the next one: rows of several tables fit together."""
+    loop = asyncio.get_running_loop()
+
+    async def write() -> None:
+        await db.write(_insert, "a")
+
+    def look(conn: Connection) -> tuple[list[str], list[str]]:
+        before = _keys(conn)
+        asyncio.run_coroutine_threadsafe(write(), loop).result(10)
+        return before, _keys(conn)
+
+    assert await db.survey(look) == ([], [])
+    assert await db.survey(_keys) == ["a"]
+
+
+async def test_a_broken_survey_leaves_the_next_one_whole(db: Database) -> None:
+    """What a survey raises reaches its caller, and its connection serves on."""
+    with pytest.raises(ZeroDivisionError):
+        await db.survey(lambda conn: 1 // len(_keys(conn)))
+    with pytest.raises(OurError) as told:
+        await db.survey(lambda conn: conn.exec_driver_sql("SELECT nonsense"))
+    assert told.value.code == "ledger_unavailable"
+    await db.write(_insert, "a")
+    assert await db.survey(_keys) == ["a"]
+
+
 WRITES = """
 import sys
 from pathlib import Path

@@ -8,11 +8,11 @@ reliability §2.1 to §2.3, §5.3.
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import resource
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -150,7 +150,7 @@ class Daemon:
         self, database: Database, client: HttpClient, relay: list[socket.socket], private: list[socket.socket]
     ) -> None:
         """Everything that serves, then readiness."""
-        views = Views(database, self._clock, (self._config.database.reveal(), self._path.parent))
+        views = Views(database, self._clock)
         first, whole = await views.build(self._first)
         rests = Rests(database, self._clock)
         health = Health(self._clock, _told, rests)
@@ -177,7 +177,7 @@ class Daemon:
         spawn(retain(house, self._end), "retention")
         self._polling = spawn(polling.polling(house, self._end), "polling")
         spawn(tidy(database, self._clock, self._end), "tidy")
-        reload.settle_memory(whole=True)
+        reload.settle_memory()
         self._watch()
         self._notifier.send(notify.READY, "STATUS=serving")
         log.logger().info("started", version=__version__, pid=os.getpid(), uptime=self._uptime())
@@ -276,7 +276,7 @@ class Daemon:
             lost_lines=log.lost(),
             max_rss_kib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
             threads=threading.active_count(),
-            objects=gc.get_freeze_count(),
+            blocks=sys.getallocatedblocks(),
         )
 
 

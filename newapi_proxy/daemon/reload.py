@@ -24,7 +24,6 @@ from newapi_proxy.relay.house import House
 from newapi_proxy.snapshot import FIXED
 
 THRESHOLDS: Final = (50_000, 20, 100)  # collections of a heap that is mostly frozen may be rare
-WHOLE_EVERY: Final = 8  # reloads under load between two looks at the whole heap: so many snapshots may wait for one
 
 
 class Reloader:
@@ -75,7 +74,7 @@ class Reloader:
         self._settle()
 
     async def _reloaded(self) -> bool:
-        loaded = await asyncio.get_running_loop().run_in_executor(None, load.read, self._path, dict(os.environ))
+        loaded = await asyncio.get_running_loop().run_in_executor(None, _read, self._path)
         before = self._house.snapshot.config
         if loaded.config is None:
             for fault in loaded.faults:
@@ -86,7 +85,6 @@ class Reloader:
             for name in changed:
                 log.logger().error("reload_refused", key=name, reason=f"`{name}` needs a restart")
             return self._kept("what needs a restart has changed")
-        hide(loaded.config)
         self._house.snapshot, whole = await self._views.build(loaded)
         self._loaded = loaded
         await self._woken()
@@ -96,12 +94,20 @@ class Reloader:
 
     def _settle(self) -> None:
         self.count += 1
-        settle_memory(whole=not self._house.watches or self.count % WHOLE_EVERY == 0)
+        gc.collect()  # a snapshot is not young: small collections need not look at it
 
     def _kept(self, reason: str) -> bool:
         metrics.reload(False, self._house.clock.wall())
         log.logger().error("config_kept", reason=reason)
         return False
+
+
+def _read(path: Path) -> load.Loaded:
+    """The file as it is now, its secrets known to the log."""
+    loaded = load.read(path, dict(os.environ))
+    if loaded.config is not None:
+        hide(loaded.config)
+    return loaded
 
 
 def adopt(loaded: load.Loaded, house: House) -> None:
@@ -127,14 +133,12 @@ def told(house: House, loaded: load.Loaded, *, cause: str) -> None:
     )
 
 
-def settle_memory(*, whole: bool) -> None:
-    """Takes what is here to stay out of the collector's sight.
+def settle_memory() -> None:
+    """After the start: takes what is here to stay, code above all, out of the collector's sight.
 
-    `whole` looks at everything once more before, tens of milliseconds: the last snapshot holds on to itself by its
-    memoised look-ups, so frozen as it is it would stay for ever.
+    Only then: what is in use at a later moment is not here to stay, and a ring of objects that is frozen while a
+    request uses it is never collected.
     """
-    if whole:
-        gc.unfreeze()
     gc.collect()
     gc.freeze()
     gc.set_threshold(*THRESHOLDS)

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from functools import partial
-from pathlib import Path
 
 import msgspec
 from sqlalchemy import Connection
@@ -21,7 +19,7 @@ from newapi_proxy.config.load import Loaded
 from newapi_proxy.config.model import Config
 from newapi_proxy.daemon.redaction import hide
 from newapi_proxy.snapshot import Snapshot
-from newapi_proxy.store import channels, db, origin, tokens
+from newapi_proxy.store import channels, origin, tokens
 from newapi_proxy.store.changes import Watermarks
 from newapi_proxy.store.db import Database
 from newapi_proxy.store.held import Held, held
@@ -55,11 +53,9 @@ def _steady(row: msgspec.Struct, *moving: str) -> int:
 class Views:
     """Builds snapshots for one database, and says once what the file hides of it."""
 
-    def __init__(self, database: Database, clock: Clock, place: tuple[str, Path]) -> None:
-        """`place`: the database's URL and the folder that relative ones start from."""
+    def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
-        self._place = place
         self._told: set[tuple[str, str]] = set()
         self._marks = Watermarks()
         self._read = 0
@@ -98,13 +94,11 @@ class Views:
 
     async def _rows(self, config: Config) -> tuple[Rows, int]:
         """The rows and their mark: by a thread, for tens of thousands of keys take a second."""
-        look = partial(db.run, *self._place, lambda conn: _marked(read(conn, config)), write=False)
-        return await asyncio.get_running_loop().run_in_executor(None, look)
+        return await self._database.survey(lambda conn: _marked(read(conn, config)))
 
     async def _joined(self, loaded: Loaded, rows: Rows) -> tuple[Snapshot, Loaded]:
         loop = asyncio.get_running_loop()
-        joined, found = await loop.run_in_executor(None, _made, loaded, rows)
-        hide(joined.config)
+        joined, found = await loop.run_in_executor(None, _hidden, loaded, rows)
         for name in rows.shadowed:
             self._tell("token", name, "the file names the same key, and wins")
         for name in joined.takeover.shadowed:
@@ -120,6 +114,13 @@ class Views:
 def made(loaded: Loaded, rows: Rows) -> Snapshot:
     """The snapshot that a daemon would serve by."""
     return _made(loaded, rows)[1]
+
+
+def _hidden(loaded: Loaded, rows: Rows) -> tuple[Joined, Snapshot]:
+    """The same where lines are logged: none of its secrets is ever in one. In a thread, as there may be thousands."""
+    joined, found = _made(loaded, rows)
+    hide(joined.config)
+    return joined, found
 
 
 def _made(loaded: Loaded, rows: Rows) -> tuple[Joined, Snapshot]:

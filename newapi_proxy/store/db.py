@@ -135,10 +135,13 @@ class Database:
 
     async def read(self, fn: Callable[[Connection], R]) -> R:
         """Runs a query beside the writer; it sees what is committed. Raises OurError, or what `fn` raises."""
-        try:
+        with _readable():
             return await self._engine.read(fn)
-        except (SQLAlchemyError, OSError, TimeoutError) as error:
-            raise OurError("The database cannot be read.", status=503, code="ledger_unavailable") from error
+
+    async def survey(self, fn: Callable[[Connection], R]) -> R:
+        """The same in a thread, for what reads whole tables: neither the loop nor a report waits for it."""
+        with _readable():
+            return await self._engine.survey(fn)
 
     async def close(self) -> None:
         """Takes no more writes, waits for those it has, tries once more what must be written, and lets the file go."""
@@ -224,6 +227,14 @@ class Database:
         elif error is None and self._failing and not self._kept:
             log.logger().info("ledger_recovered")
         self._failing = error is not None or bool(self._kept)
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    try:
+        yield
+    except (SQLAlchemyError, OSError, TimeoutError) as error:
+        raise OurError("The database cannot be read.", status=503, code="ledger_unavailable") from error
 
 
 def _prepared(path: Path, durability: sqlite.Durability) -> None:

@@ -15,7 +15,6 @@ from typing import Final
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from newapi_proxy.store import sqlite
 from newapi_proxy.store.groups import GROUP, R, Source, begin, parts_of, perform, rollback
@@ -37,7 +36,7 @@ class Embedded:
     shared: Final = False  # the lock keeps others off
 
     def __init__(
-        self, writer: sqlite.Writer, here: Connection | None, readers: AsyncEngine, lock: sqlite.Lock, boot: str
+        self, writer: sqlite.Writer, here: Connection | None, readers: sqlite.Readers, lock: sqlite.Lock, boot: str
     ) -> None:
         self.boot = boot
         self._writer = writer
@@ -59,20 +58,22 @@ class Embedded:
         conn = await run(None, sqlite.engine(path, durability, wait=patience).connect)
         hasty = sqlite.engine(path, durability, wait=0, folds=False) if durability == "normal" else None
         here = await run(None, hasty.connect) if hasty is not None else None
-        return cls(sqlite.Writer(conn), here, sqlite.readers(path), lock, boot)
+        return cls(sqlite.Writer(conn), here, await sqlite.Readers.open(path), lock, boot)
 
     def living(self, conn: Connection) -> tuple[str, ...]:
         return (self.boot,)
 
     async def read(self, fn: Callable[[Connection], R]) -> R:
-        async with self._readers.connect() as conn:
-            return await conn.run_sync(fn)
+        return await self._readers.report(fn)
+
+    async def survey(self, fn: Callable[[Connection], R]) -> R:
+        return await self._readers.survey(fn)
 
     async def close(self) -> None:
         if self._here is not None:
             self._here.close()
         await self._writer.close()
-        await self._readers.dispose()
+        await self._readers.close()
         self._lock.release()
 
     def send(self, source: Source) -> None:

@@ -107,6 +107,10 @@ class Engine(Protocol):
         """Runs a query that sees what is committed. Raises what the driver raises, and what `fn` does."""
         ...
 
+    async def survey(self, fn: Callable[[Connection], R]) -> R:
+        """The same for what reads much: by a thread, so that nobody waits for it. Raises OurError too."""
+        ...
+
     async def close(self) -> None:
         """Lets the database go. Nothing is under way."""
         ...

@@ -49,12 +49,13 @@ class Server:
 
     __slots__ = (
         "_committing", "_conn", "_ended", "_failing_since", "_kind", "_number", "_raw", "_readers", "_source",
-        "_task", "_wanted", "_writer", "boot",
+        "_task", "_url", "_wanted", "_writer", "boot",
     )  # fmt: skip
     shared: Final = True
 
     def __init__(self, url: URL, boot: str) -> None:
         self.boot = boot
+        self._url = url
         self._kind = dialects.of(url)
         self._writer = engine(url, self._kind)
         self._readers = _readers(url, self._kind)
@@ -90,6 +91,10 @@ class Server:
     async def read(self, fn: Callable[[Connection], R]) -> R:
         async with asyncio.timeout(READING), self._readers.connect() as conn:
             return await conn.run_sync(fn)
+
+    async def survey(self, fn: Callable[[Connection], R]) -> R:
+        run = asyncio.get_running_loop().run_in_executor
+        return await run(None, lambda: asyncio.run(once(self._url, fn, write=False)))
 
     async def close(self) -> None:
         self._ended = True

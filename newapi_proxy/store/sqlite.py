@@ -11,17 +11,19 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from newapi_proxy.errors import OurError
 
+R = TypeVar("R")
 Durability = Literal["normal", "full"]
 BUSY: Final = 15.0  # seconds to wait for another process's transaction
 WAL_LIMIT: Final = 64 << 20  # bytes that a WAL file keeps after a checkpoint
@@ -82,22 +84,67 @@ def fold(conn: Connection) -> int:
     return int(found[1])
 
 
-def readers(path: Path) -> AsyncEngine:
-    """For reports beside the writer; they cannot change anything."""
-    made = create_async_engine(
-        URL.create("sqlite+aiosqlite", database=str(path)),
-        pool_size=READERS,
-        max_overflow=0,
-        connect_args={"timeout": BUSY},
-    )
+class Readers:
+    """The connections that read beside the writer and cannot change anything: some for reports, one for surveys.
 
-    @event.listens_for(made.sync_engine, "connect")
-    def _set(raw: Any, _: Any) -> None:
-        cursor = raw.cursor()
-        cursor.execute("PRAGMA query_only = ON")
-        cursor.close()
+    All are opened at once and stay: how many files the process holds does not change with what is asked of it, and
+    what a statement was compiled to is there the next time.
+    """
 
-    return made
+    __slots__ = ("_reports", "_surveys")
+
+    def __init__(self, path: Path) -> None:
+        self._reports = create_async_engine(
+            URL.create("sqlite+aiosqlite", database=str(path)),
+            pool_size=READERS,
+            max_overflow=0,
+            connect_args={"timeout": BUSY},
+        )
+        self._surveys = create_engine(
+            URL.create("sqlite", database=str(path)),
+            pool_size=1,
+            max_overflow=0,
+            isolation_level="AUTOCOMMIT",
+            connect_args={"timeout": BUSY, "check_same_thread": False},
+        )
+        for made in (self._reports.sync_engine, self._surveys):
+            event.listen(made, "connect", _read_only)
+
+    @classmethod
+    async def open(cls, path: Path) -> Readers:
+        """Connects to a file that is up to date. Raises what the driver raises."""
+        made = cls(path)
+        async with AsyncExitStack() as all_at_once:
+            for _ in range(READERS):
+                await all_at_once.enter_async_context(made._reports.connect())
+        await made.survey(lambda conn: None)
+        return made
+
+    async def report(self, fn: Callable[[Connection], R]) -> R:
+        """Runs the function on the loop; its statements are waited for."""
+        async with self._reports.connect() as conn:
+            return await conn.run_sync(fn)
+
+    async def survey(self, fn: Callable[[Connection], R]) -> R:
+        """Runs the function in a thread, one after the other, over one state of the database."""
+        return await asyncio.get_running_loop().run_in_executor(None, self._surveyed, fn)
+
+    async def close(self) -> None:
+        """Closes all connections."""
+        await self._reports.dispose()
+        self._surveys.dispose()
+
+    def _surveyed(self, fn: Callable[[Connection], R]) -> R:
+        with self._surveys.connect() as conn:
+            conn.exec_driver_sql("BEGIN")  # ended when the pool has it back
+            return fn(conn)
+
+
+def _read_only(raw: Any, _: Any) -> None:
+    cursor = raw.cursor()
+    cursor.execute("PRAGMA query_only = ON")
+    cursor.execute("SELECT count(*) FROM sqlite_master")  # opens the WAL too
+    cursor.close()
 
 
 def begin(path: Path) -> None:

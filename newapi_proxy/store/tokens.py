@@ -183,14 +183,24 @@ def ensure(conn: Connection, wanted: Sequence[YamlToken], at: int, at_rest: AtRe
     owner = users.ensure_system(conn, at)
     ours = and_(tokens.c.deleted_at.is_(None), proxy_tokens.c.yaml)
     known = {row.digest: row for row in _found(conn, ours)}
+    declared = _declared(conn)
+    changed = False
     for one in wanted:
         row = known.get(one.digest)
         if row is None:
             _insert(conn, one, owner, at, at_rest)
+            changed = True
         else:
-            _follow(conn, one, row)
-    named = {one.digest for one in wanted}
-    return {row.digest: row for row in _found(conn, ours) if row.digest in named}
+            changed |= _follow(conn, one, row, declared.get(row.id))
+    if changed:
+        known = {row.digest: row for row in _found(conn, ours)}
+    return {one.digest: known[one.digest] for one in wanted}
+
+
+def _declared(conn: Connection) -> dict[int, int | None]:
+    """The `quota:` of YAML's keys as it was when they were last followed, by row: one query for all of them."""
+    asked = select(proxy_tokens.c.token_id, proxy_tokens.c.declared).where(proxy_tokens.c.yaml)
+    return {id: amount for id, amount in conn.execute(asked)}
 
 
 def _insert(conn: Connection, one: YamlToken, owner: int, at: int, at_rest: AtRest) -> None:
@@ -227,17 +237,20 @@ def _add(conn: Connection, values: Mapping[str, Any], *, yaml: bool, digest: byt
     return id
 
 
-def _follow(conn: Connection, one: YamlToken, row: TokenRow) -> None:
+def _follow(conn: Connection, one: YamlToken, row: TokenRow, declared: int | None) -> bool:
+    """Brings a row to what the file says now; whether it did not say so before."""
     status = ENABLED if one.enabled else DISABLED
+    changed = False
     if (row.name, row.group, row.status) != (one.name[:_NAME], one.group, status):
         conn.execute(
             update(tokens).where(tokens.c.id == row.id).values(name=one.name[:_NAME], group=one.group, status=status)
         )
-    declared = conn.execute(select(proxy_tokens.c.declared).where(proxy_tokens.c.token_id == row.id)).scalar()
+        changed = True
     if row.unlimited != (one.quota is None):
         conn.execute(update(tokens).where(tokens.c.id == row.id).values(unlimited_quota=one.quota is None))
+        changed = True
     if one.quota is None or one.quota == declared:
-        return
+        return changed
     if row.unlimited or declared is None:  # a first amount: it counts from now on
         moved = grant(conn, row.id, one.quota - balance(conn, row.id))
         declared = one.quota
@@ -245,6 +258,7 @@ def _follow(conn: Connection, one: YamlToken, row: TokenRow) -> None:
         moved = grant(conn, row.id, one.quota - declared)
         declared += moved
     conn.execute(update(proxy_tokens).where(proxy_tokens.c.token_id == row.id).values(declared=declared))
+    return True
 
 
 def grant(conn: Connection, id: int, units: int) -> int:

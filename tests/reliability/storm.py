@@ -35,6 +35,7 @@ UPSTREAM_KEYS: Final = tuple(f"sk-canary-upstream-{name}-0123456789" for name in
 START: Final = {"rich": 500_000_000, "poor": 30_000}
 UNITS: Final = (1, 2, 0)  # quota units per input token, per output token, per call
 MAX_ATTEMPTS: Final = 3
+MOST: Final = 10_000  # requests at a time
 CHAT: Final = "/v1/chat/completions"
 MESSAGES: Final = "/v1/messages"  # the same in another language than upstream's
 
@@ -274,16 +275,22 @@ async def world(folder: Path, text: str = "") -> AsyncIterator[World]:
             await one.stop()
 
 
-async def blow(one: World, seed: int, rate: float, over: asyncio.Event, *, faults: bool = True) -> None:
-    """Sends the seed's requests at a rate while somebody is up, until it is over; then waits for the last answers."""
+async def blow(
+    one: World, seed: int, rate: float, over: asyncio.Event, *, faults: bool = True, most: int = MOST
+) -> None:
+    """Sends the seed's requests at a rate while somebody is up, until it is over; then waits for the last answers.
+
+    `most`: so many at a time; where they are answered more slowly than they come, they come more slowly.
+    """
     loop = asyncio.get_running_loop()
-    due, number = loop.time(), 0
+    due, number, free = loop.time(), 0, asyncio.Semaphore(most)
     async with ClientSession(connector=TCPConnector(limit=0)) as session, asyncio.TaskGroup() as group:
         while not over.is_set():
             wanted = plan(seed, number, faults=faults)
             copies = [replace(wanted, copy=mark) for mark in (".a", ".b")] if wanted.twice else [wanted]
             for copy in copies:
-                group.create_task(one.send(session, copy))
+                await free.acquire()
+                group.create_task(one.send(session, copy)).add_done_callback(lambda _: free.release())
             number += 1
             due += 1 / rate
             await asyncio.sleep(max(0.0, due - loop.time()))
