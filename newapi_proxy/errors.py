@@ -124,3 +124,8 @@ class OurError(ProxyError):
         self, message: str, *, status: int = 500, code: str | None = None, retry_after: float | None = None
     ) -> None:
         super().__init__(message, status=status, kind="internal", code=code, retry_after=retry_after)
+
+
+def internal() -> OurError:
+    """What a client is told of a bug."""
+    return OurError("Internal error.", code="internal_error")

@@ -413,6 +413,7 @@ async def test_a_bug_is_a_500_and_counted(capfd: pytest.CaptureFixture[str]) -> 
     out = capfd.readouterr().out
     assert '"exception":"KeyError"' in out
     assert "the prompt" not in out
+    assert b'newapi_requests_total{end="rejected",route="/b",status="500"} 1.0' in metrics.text()
 
 
 async def test_a_broken_stream_looks_broken() -> None:

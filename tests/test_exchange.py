@@ -696,3 +696,16 @@ async def test_a_provider_of_another_format_is_asked_for_the_configured_model(pl
     sink, _ = await unnamed(stage, prompt=None)
     assert (sink.status, b"input is required" in sink.body) == (400, True)
     assert len(stage.client.opened) == 1
+
+
+async def test_a_bug_inside_a_stream_is_told_in_it(play: Start) -> None:
+    """The client gets an error of its dialect and no terminator, the money is given back, the bug goes on its way."""
+    stage = await play(Script(START, chunk(content="Hel"), KeyError("the prompt")), quota=UNIT)
+    sink = ListSink()
+    with pytest.raises(KeyError):
+        await stage.ask(sink, stream=True)
+    assert sink.ended
+    assert orjson.loads(sink.body.rsplit(b"data: ", 1)[1])["error"]["code"] == "internal_error"
+    assert DONE not in sink.body
+    assert (await stage.row("r1"))["state"] == "voided"
+    assert await stage.balance() == UNIT

@@ -14,7 +14,7 @@ import pytest
 from aiohttp import ClientWebSocketResponse, WSMsgType, WSServerHandshakeError
 from openai import AsyncOpenAI
 
-from newapi_proxy import log
+from newapi_proxy import log, metrics
 from newapi_proxy.adapters.base import Outgoing
 from newapi_proxy.config.model import Limits, Price, Relay, Token
 from newapi_proxy.daemon.drain import drain
@@ -539,6 +539,46 @@ async def test_a_session_without_money_is_not_counted(tmp_path: Path) -> None:
                 await made.connect()
             assert refused.value.status == 403
         assert made.house.windows.used() == []
+
+
+class Broken:
+    """A dialer whose sockets break in our own hands."""
+
+    def __init__(self, dialer: Any) -> None:
+        self._dialer = dialer
+
+    async def dial(self, outgoing: Outgoing, interrupt: Interrupt, **named: Any) -> Any:
+        self._socket = await self._dialer.dial(outgoing, interrupt, **named)
+        return self
+
+    async def receive(self) -> Any:
+        if self._socket is not None and (got := await self._socket.receive()) and b"response.done" in got.data:
+            raise KeyError("what was said")
+        return got
+
+    async def send(self, message: Any) -> None:
+        await self._socket.send(message)
+
+    async def close(self, code: int, reason: str = "") -> None:
+        await self._socket.close(code, reason)
+
+
+async def test_a_bug_ends_the_session_in_order(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The client is told in the protocol's words, both ends are closed, and the bug has its line and its count."""
+    bugs = metrics.bugs()
+    async with line(tmp_path) as made:
+        made.house.dialer = Broken(made.house.dialer)
+        async with made.connect() as socket:
+            await send(socket, type="response.create")
+            assert (await until(socket, "error"))["error"]["code"] == "internal_error"
+            assert await heard(socket) == 1011
+        await made.settled()
+        await made.peer.empty()
+        assert made.faults(PUT) == []
+    assert metrics.bugs() == bugs + 1
+    out = capfd.readouterr().out
+    assert '"event":"bug","exception":"KeyError"' in out
+    assert "what was said" not in out
 
 
 async def test_a_key_that_is_taken_away(tmp_path: Path) -> None:

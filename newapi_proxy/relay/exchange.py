@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from typing import Final, assert_never
 
 import msgspec
@@ -17,7 +18,7 @@ from newapi_proxy.billing.charge import hold_amount
 from newapi_proxy.billing.pieces import priced
 from newapi_proxy.billing.prices import Price
 from newapi_proxy.billing.sound import measured
-from newapi_proxy.errors import ClientError, OurError, ProxyError
+from newapi_proxy.errors import ClientError, OurError, ProxyError, internal
 from newapi_proxy.ir.ask import Ask
 from newapi_proxy.ir.usage import NOTHING, Usage
 from newapi_proxy.ports import Sink
@@ -74,13 +75,22 @@ async def chat(
         tell(visit, surface, sink, error, record, attempts)
     except Departed:
         record.end, record.status = "client_gone", GONE
-    except BaseException:
+    except BaseException as error:
         record.broke()
+        if attempts is not None and sink.started and isinstance(error, Exception):
+            _broken(sink, attempts)
         raise
     finally:
         if attempts is not None:
             attempts.close()
         record.finish()
+
+
+def _broken(sink: Sink, attempts: Attempts) -> None:
+    """Tells of a bug inside a stream, where that can still be said; otherwise the stream just breaks off."""
+    with suppress(Exception):  # the first one is on its way up
+        if told := attempts.fail(internal()):
+            sink.end(told)
 
 
 def _named(ask: Ask, model: str | None) -> Ask:

@@ -16,7 +16,7 @@ from newapi_proxy.adapters.base import Endpoint
 from newapi_proxy.billing import policy
 from newapi_proxy.billing.charge import charge, hold_amount
 from newapi_proxy.billing.count import Tally
-from newapi_proxy.errors import ClientError, OurError, ProxyError, UpstreamFailure
+from newapi_proxy.errors import ClientError, OurError, ProxyError, UpstreamFailure, internal
 from newapi_proxy.ir.ask import Ask
 from newapi_proxy.ir.session import Meter, Moment
 from newapi_proxy.ir.usage import Usage, clamped
@@ -272,8 +272,8 @@ class Session:
         try:
             await pump()
         except Exception as error:
-            self._bug = error
-            self._end(Ending("upstream_error", BROKEN, error=OurError("Internal error.", code="internal_error")))
+            self._bug = self._bug or error
+            self._end(Ending("upstream_error", BROKEN, error=internal()))
 
     async def _up(self) -> None:
         """From the client to the provider."""
@@ -419,6 +419,14 @@ class Session:
         own = closed.code == POLICY or 3000 <= closed.code <= 4999
         return Ending("upstream_error", closed.code if own else BROKEN, error=failure)
 
+    async def _last(self, answers: list[_Answer], end: policy.End) -> ProxyError | None:
+        """The last charge; whatever comes of it, both ends are closed in order."""
+        try:
+            return await self._paid(answers, None, end, last=True)
+        except Exception as error:
+            self._bug = self._bug or error
+            return internal()
+
     async def _finish(self, ending: Ending) -> None:
         """The last charge, then the farewells."""
         record, talk, error = self._record, self._talk, ending.error
@@ -426,7 +434,7 @@ class Session:
         farewell = spawn(self._upstream.close(code if code in CLEAN else 1000), "session farewell")
         if talk.answers or talk.sides:
             end: policy.End = "client_gone" if ending.end == "ok" else ending.end
-            error = await self._paid(list(talk.answers.values()), None, end, last=True) or error
+            error = await self._last(list(talk.answers.values()), end) or error
         if error is not None:
             record.failed(error, SWITCHED)
             if isinstance(error, ClientError):  # "rejected" is what nothing was done for

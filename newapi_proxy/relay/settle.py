@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from newapi_proxy import log
+from newapi_proxy import log, metrics
 from newapi_proxy.billing import budgets, count, ledger, policy
 from newapi_proxy.billing.charge import Charge, charge
 from newapi_proxy.billing.prices import Price
@@ -94,6 +94,7 @@ def noted(written: asyncio.Future[bool]) -> None:
     """For writes that nobody waits for; the writer keeps what must be written, and says by itself that it had to."""
     error = None if written.cancelled() else written.exception()
     if error is not None and not isinstance(error, OurError):
+        metrics.bug()
         log.bug(error, where="unwaited write")
 
 

@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
+from newapi_proxy import log, metrics
 from newapi_proxy.errors import OurError
 from newapi_proxy.spawn import spawn
 from newapi_proxy.store import dialects, processes, upgrades
@@ -48,8 +49,8 @@ class Server:
     """The engine of one server's database. Opened by `open`; all methods belong to the loop's thread."""
 
     __slots__ = (
-        "_committing", "_conn", "_ended", "_failing_since", "_kind", "_number", "_raw", "_readers", "_source",
-        "_task", "_url", "_wanted", "_writer", "boot",
+        "_blamed", "_committing", "_conn", "_ended", "_failing_since", "_kind", "_number", "_raw", "_readers",
+        "_source", "_task", "_url", "_wanted", "_writer", "boot",
     )  # fmt: skip
     shared: Final = True
 
@@ -64,6 +65,7 @@ class Server:
         self._number = 0  # of the last group that is known to be written
         self._committing = False
         self._failing_since: float | None = None
+        self._blamed = False  # whether this failing has been told as ours
         self._source: Source | None = None
         self._wanted = asyncio.Event()
         self._ended = False
@@ -216,13 +218,18 @@ class Server:
 
     def _works(self) -> None:
         if self._failing_since is not None:
-            self._failing_since = None
+            self._failing_since, self._blamed = None, False
             if self._source is not None:
                 self._source.refuse(None)
 
     def _fails(self, error: Exception, since: float) -> None:
         self._failing_since = self._failing_since or since
         if self._source is not None and perf_counter() - self._failing_since > GRACE:
+            # drivers have trees of their own; these two are what the network makes
+            if not self._blamed and type(error).__module__ == "builtins" and not isinstance(error, (OSError, EOFError)):
+                self._blamed = True
+                metrics.bug()
+                log.bug(error, where="ledger")
             self._source.refuse(unavailable(error.__cause__ or error))
 
 

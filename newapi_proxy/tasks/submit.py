@@ -335,6 +335,7 @@ def _void(desk: Desk, hold: ledger.Hold, reason: str) -> asyncio.Future[bool]:
 def _noted(written: asyncio.Future[bool]) -> None:
     error = None if written.cancelled() else written.exception()
     if error is not None and not isinstance(error, OurError):
+        metrics.bug()
         log.bug(error, where="task void")
 
 

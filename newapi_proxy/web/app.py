@@ -15,7 +15,7 @@ from aiohttp import hdrs
 from multidict import istr
 
 from newapi_proxy import log, metrics
-from newapi_proxy.errors import ClientError, OurError, ProxyError
+from newapi_proxy.errors import ClientError, ProxyError, internal
 from newapi_proxy.relay.house import House
 from newapi_proxy.relay.record import Record, Visit
 from newapi_proxy.snapshot import Snapshot, Token
@@ -101,6 +101,7 @@ class Edge:
                 self._astray(call, match)
         except Exception as error:
             self.failed(call, error)
+            self.note(call.visit, internal())
         if not reply.ended and arrival.connection.transport is not None:
             arrival.connection.transport.abort()  # a stream that broke off must look like one
             return CLOSED
@@ -151,8 +152,7 @@ class Edge:
         reply = call.arrival.reply
         if not reply.started:
             reply.keep_alive = False
-            fault = OurError("Internal error.", code="internal_error")
-            reply.whole(500, (), (failure or self._voice(call))(fault, call.visit.request_id))
+            reply.whole(500, (), (failure or self._voice(call))(internal(), call.visit.request_id))
 
     def refuse(self, call: Call, error: ProxyError, *, headers: Iterable[tuple[str, str]] = ()) -> None:
         """An error outside the relay, in the route's format, with its line."""
@@ -196,7 +196,7 @@ class Edge:
             Call(arrival, "", "", visit),
             ClientError("This is not a valid HTTP request.", status=status, code="invalid_http")
             if status < 500
-            else OurError("Internal error.", code="internal_error"),
+            else internal(),
         )
 
     def _preflight(self, call: Call) -> None:

@@ -13,7 +13,7 @@ from aiohttp.web_protocol import RequestPayloadError
 from multidict import istr
 
 from newapi_proxy import metrics
-from newapi_proxy.errors import ClientError, ProxyError
+from newapi_proxy.errors import ClientError, ProxyError, internal
 from newapi_proxy.relay import exchange, once
 from newapi_proxy.surfaces import SURFACES
 from newapi_proxy.surfaces.base import PATH, QUERY, Surface
@@ -103,6 +103,7 @@ def _relay(surface: Surface) -> Action:
         snapshot = house.snapshot  # one for the whole request, however long its body takes to come
         share = body.Share(edge.budget, snapshot.config.relay.max_body)
         spool: Spool | None = None
+        carried = False
         metrics.inflight(1)
         try:
             token = edge.caller(call, snapshot)
@@ -119,6 +120,7 @@ def _relay(surface: Surface) -> Action:
             if call.tail:
                 headers = {name.lower(): value for name, value in headers.items()}
                 headers |= {PATH: call.tail, QUERY: call.query}
+            carried = True
             carry = once.chat if ONCE in arrival.headers and snapshot.config.idempotency.enabled else exchange.chat
             await carry(house, visit, surface, data, headers, arrival.reply)
         except ProxyError as error:
@@ -127,6 +129,8 @@ def _relay(surface: Surface) -> Action:
             edge.gone(visit)
         except Exception as error:
             edge.failed(call, error, surface.failure)
+            if not carried:
+                edge.note(visit, internal())
         finally:
             share.hold(0)
             if spool is not None:

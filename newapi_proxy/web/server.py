@@ -21,6 +21,7 @@ from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import ERROR, RequestPayloadError
 from multidict import CIMultiDictProxy
 
+from newapi_proxy import log, metrics
 from newapi_proxy.web.sink import Reply
 
 HEAD_SECONDS: Final = 10.0  # from a head's first byte to its last
@@ -159,6 +160,15 @@ class Inlet(web.RequestHandler):
     def busy(self) -> bool:
         """Whether a request is being served or waits to be."""
         return self._request_in_progress or bool(self._messages)
+
+    def log_exception(self, *args: Any, **named: Any) -> None:
+        """What got past the edge: counted, and a line with its place."""
+        error = named.get("exc_info")
+        metrics.bug()
+        if isinstance(error, BaseException):
+            log.bug(error, where="connection")
+        else:
+            log.logger().error("bug", where="connection")
 
     async def drained(self) -> None:
         """Waits until the write buffer is below its mark; raises ConnectionError when the connection breaks."""
