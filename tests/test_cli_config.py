@@ -50,7 +50,7 @@ def test_check_of_a_good_file(folder: Path, capsys: pytest.CaptureFixture[str]) 
     """A valid file is said to be so on stdout, code 0, and nothing is made beside it."""
     write(folder / "config.yaml", GOOD)
     assert cli.main(["check"]) == 0
-    assert capsys.readouterr() == ("config.yaml: ok (1 channels, 1 tokens)\n", "")
+    assert capsys.readouterr() == ("config.yaml: ok (1 channel, 1 token)\n", "")
     assert [path.name for path in folder.iterdir()] == ["config.yaml"]
 
 

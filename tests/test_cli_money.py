@@ -271,7 +271,7 @@ def test_explain_what_was_not_charged(run: Run, tmp_path: Path) -> None:
     told = run("explain", "void")[1]
     assert "voided, nothing charged: ClientError" in told
     assert "dead       1     503  busy   7.5" in told
-    assert run("db", "check")[1].startswith("1 requests are open")
+    assert run("db", "check")[1].startswith("1 request open: ")
 
 
 def test_db_upgrade_backup_check(run: Run, tmp_path: Path) -> None:

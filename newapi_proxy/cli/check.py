@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from newapi_proxy.cli import settings
+from newapi_proxy.cli.output import counted
 from newapi_proxy.config.load import DATABASE
 
 
@@ -20,5 +21,6 @@ def run(args: argparse.Namespace) -> int:
         config = loaded.config
         held = sum(origin == DATABASE and path.endswith("].type") for path, origin in loaded.origins.items())
         theirs = f", {held} of them in the database" if held else ""
-        print(f"{loaded.files[0]}: ok ({len(config.channels)} channels{theirs}, {len(config.tokens)} tokens)")
+        channels, tokens = counted(len(config.channels), "channel"), counted(len(config.tokens), "token")
+        print(f"{loaded.files[0]}: ok ({channels}{theirs}, {tokens})")
     return settings.code(loaded)

@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 
 from newapi_proxy.billing import audit
 from newapi_proxy.cli.database import failed, place, use
+from newapi_proxy.cli.output import counted
 from newapi_proxy.errors import ProxyError
 from newapi_proxy.store import db, sqlite
 
@@ -77,7 +78,7 @@ def _check(conn: Connection) -> int:
         print(finding)
     waiting = audit.open_holds(conn)
     if waiting:
-        print(f"{waiting} requests are open: under way, or given back at the daemon's next start")
+        print(f"{counted(waiting, 'request')} open: under way, or given back at the daemon's next start")
     if findings:
         return 1
     print("the ledger adds up")

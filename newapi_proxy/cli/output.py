@@ -46,6 +46,11 @@ def _cell(value: Any) -> str:
     return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
 
 
+def counted(number: int, noun: str) -> str:
+    """"1 channel", "2 channels"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def rows(rows: Sequence[Row], columns: Sequence[str], form: str) -> None:
     """Rows in one of the forms `table`, `json` (a list of objects), `csv`."""
     if form == "json":
