@@ -254,7 +254,18 @@ async def test_speech_as_events(tmp_path: Path) -> None:
     assert made.sink.ended
 
 
-@pytest.mark.parametrize(("told", "units"), [({}, 30), ({"usage": {"type": "duration", "seconds": 7}}, 70)])
+@pytest.mark.parametrize(
+    ("told", "units"),
+    [
+        ({}, 30),
+        ({"usage": {"type": "duration", "seconds": 7}}, 70),
+        ({"duration": 6.28, "usage": {"type": "duration", "seconds": 7}}, 70),
+        ({"duration": 6.28, "language": "german"}, 70),
+        ({"duration": "long"}, 30),
+        ({"duration": -1}, 30),
+        ({"duration": 1e300}, 30),
+    ],
+)
 async def test_transcription(tmp_path: Path, told: Tree, units: int) -> None:
     """T-OPEN-019: seconds are charged, as upstream measured them, else as long as the file is."""
     answer = orjson.dumps({"text": "words", **told})

@@ -197,8 +197,10 @@ def heard(ask: Ask, body: Document) -> Sequence[Event]:
     if refused is not None:
         return (refused,)
     assert ask.pieces is not None
-    told = body.tree.get("usage") if not ask.answer_type and type(body.tree) is dict else None
-    return (Started(), Metered(_with(read_usage(told), _lasted(told, ask.pieces))))
+    node = body.tree if not ask.answer_type and type(body.tree) is dict else {}
+    told = node.get("usage")
+    lasts = told or {"type": "duration", "seconds": node.get("duration")}  # verbose_json
+    return (Started(), Metered(_with(read_usage(told), _lasted(lasts, ask.pieces))))
 
 
 def images(site: Site) -> Endpoint:

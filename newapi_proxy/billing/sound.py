@@ -1,154 +1,164 @@
-"""How long a sound is, from the head and the tail of its file; nothing is decoded.
+"""How long a sound is: by what its head says, and never less than its bytes prove; nothing is decoded.
 
-Knows WAV, FLAC, Ogg (Opus, Vorbis), MP3, MP4 and WebM. Foreign bytes: what cannot be read is estimated by its size.
+Knows WAV, FLAC, Ogg (Opus, Vorbis), MPEG audio, AAC, AMR, MP4 and WebM. Foreign bytes: the caller is a stranger, and
+pays by it. What cannot be read is estimated by its size.
 """
 
 from __future__ import annotations
 
 import re
-import struct
 from collections.abc import Callable
 from typing import Final
 
 import msgspec
 
+from newapi_proxy.billing import containers, frames
+from newapi_proxy.billing.containers import Length, bytes_prove
+from newapi_proxy.billing.frames import PIECE, Read
 from newapi_proxy.ir.ask import Ask
 from newapi_proxy.ir.usage import Pieces
 
 PER_SECOND: Final = 16_000  # bytes of MP3 at 128 kbit/s, and roughly of every other compressed form
 LONGEST: Final = 24 * 3600 * 1000  # milliseconds: a head that says more lies
-# Bytes a second: no coder makes less of speech, no recorder writes more. A head may not say that a file is longer or
-# shorter than its size allows: the caller is a stranger, and pays by it.
-_LEAST: Final = 400
-_MOST: Final = 400_000
-_READ: Final = 256 * 1024  # bytes at each end of an uploaded file that are read for it
-_SEARCHED: Final = 65_536  # bytes at each end that are looked through
-_VORBIS: Final = b"\x01vorbis"
-# MPEG audio, by version bits (3: version 1, 2: version 2, 0: version 2.5): samples a second, samples a frame of layer
-# III, and kbit/s.
-_RATES: Final = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_025, 12_000, 8_000)}
-_SAMPLES: Final = {3: 1152, 2: 576, 0: 576}
-_KBITS: Final = {
-    3: (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
-    2: (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
-}
-_SYNC: Final = re.compile(rb"\xff[\xe2\xe3\xf2\xf3\xfa\xfb]")  # layer III of any version
-_DURATION: Final = re.compile(rb"\x44\x89([\x84\x88])")  # WebM's element, four or eight bytes of float follow
+_LEAST: Final = 400  # bytes a second; no coder makes less of speech, so that no head may say more than that allows
+_CUT: Final = 250  # milliseconds that a head may leave out of what lies in the file: what coders put around the sound
+_CHAIN: Final = 8  # frames in a row that make MPEG audio of bytes without a mark
+_MPEG: Final = 40_000  # bytes a second: 320 kbit/s
+_HEADS: Final = re.compile(rb"Xing|Info|VBRI")
+# WAV's codes for what has a fixed number of bits a sample; the others never take more than 16.
+_FIXED: Final = frozenset({1, 3, 6, 7, 0xFFFE})
+_RAW_FLAC: Final = 0.98  # frames of noise are a little larger than what is in them
 
 
 def measured(ask: Ask) -> Ask:
-    """A request to write a sound down, with the sound's length; any other as it is."""
+    """A request to write a sound down, with the sound's length; any other as it is. Reads the whole file."""
     if ask.kind != "transcription" or ask.form is None:
         return ask
     file = ask.form.file("file")
     if file is None:
         return ask
-    tail = file.read(max(_READ, file.size - _READ)) if file.size > _READ else b""
-    length = milliseconds(file.read(0, _READ), file.size, tail=tail)
-    return msgspec.structs.replace(ask, pieces=Pieces(milliseconds=length))
+    return msgspec.structs.replace(ask, pieces=Pieces(milliseconds=length(file.read, file.size)))
 
 
-def milliseconds(data: bytes, size: int | None = None, *, tail: bytes = b"") -> int:
-    """The length of a sound file, rounded up; `size` where `data` is only its beginning, and `tail` its end."""
-    whole = len(data) if size is None else size
-    if not whole:
+def milliseconds(data: bytes, size: int | None = None) -> int:
+    """The length of a sound, rounded up; `size` where `data` is only its beginning."""
+    return length(lambda at, most: data[at : at + most], len(data) if size is None else size)
+
+
+def length(read: Read, size: int) -> int:
+    """The length of a sound file of that size in milliseconds, rounded up."""
+    if not size:
         return 0
-    guess = -(-whole * 1000 // PER_SECOND)
-    found = None
-    for head, reader in _FORMS:
-        if head.match(data):
-            if tail or whole == len(data) or reader is not _ogg:  # which tells its length in its last page alone
-                found = reader(data + tail, whole)
+    head = read(0, 16)
+    found = next((reader for mark, reader in _FORMS if mark.match(head)), _unmarked)(read, size)
+    told = found.told if 0 < found.told <= LONGEST else -(-size * 1000 // PER_SECOND)
+    told = min(told, bytes_prove(size, _LEAST))
+    return max(told, min(found.proved, LONGEST) if found.proved > told + _CUT else 0, 1)
+
+
+def _wav(read: Read, size: int) -> Length:
+    """RIFF: what the format says of a second, and the data's length; streams leave that at 0 or at its largest.
+
+    What stands behind the data is other chunks or, where it is none that can be read, more of the sound.
+    """
+    at, rate, sound, begun = 12, 0, 0, 0
+    while at + 8 <= size and len(head := read(at, 36)) >= 8:
+        name, long = head[:4], int.from_bytes(head[4:8], "little")
+        if not re.match(rb"[ -~]{4}", name):
+            sound = max(sound, size - begun)
             break
-    if found is None or not 0 < found <= LONGEST:
-        found = guess
-    return max(whole * 1000 // _MOST, min(found, whole * 1000 // _LEAST), 1)
-
-
-def _wav(data: bytes, whole: int) -> int | None:
-    """RIFF: the format's bytes a second, and the data's length; streams leave that at 0 or at its largest."""
-    position, rate = 12, 0
-    while position + 8 <= len(data):
-        name, length = data[position : position + 4], int.from_bytes(data[position + 4 : position + 8], "little")
         if name == b"fmt ":
-            rate = int.from_bytes(data[position + 16 : position + 20], "little")
+            rate = _second(head[8:])
         if name == b"data":
-            length = min(length or whole, whole - position - 8)
-            return -(-length * 1000 // rate) if rate else None
-        position += 8 + length + length % 2
-    return None
+            begun = begun or at + 8
+            sound += min(long or size, size - at - 8)
+            if not long:
+                break
+        at += 8 + long + long % 2
+    told = -(-sound * 1000 // rate) if rate else 0
+    return Length(told, min(told, bytes_prove(size, _LEAST)))
 
 
-def _flac(data: bytes, whole: int) -> int | None:
-    packed = int.from_bytes(data[18:26], "big")  # 20 bits of rate, 3 and 5 of channels and depth, 36 of samples
-    rate, samples = packed >> 44, packed & (1 << 36) - 1
-    return -(-samples * 1000 // rate) if rate and samples else None
+def _second(form: bytes) -> int:
+    """The bytes of a second, by what a decoder goes by: not by the field of that name, where it need not be right."""
+    code, channels, bits = (int.from_bytes(form[at : at + 2], "little") for at in (0, 2, 14))
+    rate, said = (int.from_bytes(form[at : at + 4], "little") for at in (4, 8))
+    if code in _FIXED:
+        return rate * channels * -(-bits // 8)
+    return min(said, rate * channels * 2)
 
 
-def _ogg(data: bytes, whole: int) -> int | None:
-    """The last page's position: samples, of 48 kHz for Opus, of the header's rate for Vorbis."""
-    place = data.find(_VORBIS, 0, _SEARCHED)
-    rate = int.from_bytes(data[place + 12 : place + 16], "little") if place >= 0 else 48_000
-    last = data.rfind(b"OggS", -_SEARCHED)
-    samples = int.from_bytes(data[last + 6 : last + 14], "little") if last >= 0 else 0
-    return -(-samples * 1000 // rate) if rate else None
+def _flac(read: Read, size: int) -> Length:
+    """The head's samples; the frames', and no more bytes than the samples would have raw."""
+    head = read(0, 42)
+    packed = int.from_bytes(head[18:26], "big")  # 20 bits of rate, 3 and 5 of channels and depth, 36 of samples
+    rate, channels, bits = packed >> 44, (packed >> 41 & 7) + 1, (packed >> 36 & 31) + 1
+    samples = packed & (1 << 36) - 1
+    if not rate:
+        return Length()
+    at, last = 4, False
+    while not last and len(head := read(at, 4)) == 4 and at < size:
+        last = bool(head[0] & 0x80)
+        at += 4 + int.from_bytes(head[1:], "big")
+    raw = int(max(0, size - at) * _RAW_FLAC * 8 * 1000) // (rate * channels * bits)
+    return Length(-(-samples * 1000 // rate), max(raw, frames.flac(read, at, size) * 1000 // rate))
 
 
-def _mp3(data: bytes, whole: int) -> int | None:
-    """The first frame, and the number of frames where an encoder wrote it (Xing, Info, VBRI); else a constant rate."""
-    start = 0
-    if data.startswith(b"ID3") and len(data) >= 10:
-        start = 10 + sum((byte & 0x7F) << shift for byte, shift in zip(data[6:10], (21, 14, 7, 0), strict=True))
-    sync = _SYNC.search(data, start, start + _SEARCHED)
-    if sync is None or len(data) < sync.start() + 4:
-        return None
-    place = sync.start()
-    version, coded, rated = data[place + 1] >> 3 & 3, data[place + 2] >> 4, data[place + 2] >> 2 & 3
-    if rated == 3 or coded == 15:
-        return None
-    rate, samples = _RATES[version][rated], _SAMPLES[version]
-    frames = _frames(data[place : place + 200])
-    if frames:
-        return -(-frames * samples * 1000 // rate)
-    kbits = _KBITS[3 if version == 3 else 2][coded]
-    return -(-(whole - place) * 8 // kbits) if kbits else None
+def _mpeg(read: Read, size: int, *, sure: bool = True) -> Length:
+    """The frames, but for the first where it only tells of the others (Xing, Info, VBRI)."""
+    start, head = 0, read(0, 10)
+    if head.startswith(b"ID3") and len(head) == 10:
+        start = 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True))
+    piece = read(start, PIECE)
+    begun = next((one.start() for one in frames.MPEG_SYNC.finditer(piece) if _chained(piece, one.start())), None)
+    if begun is None and not sure:
+        return Length()
+    if begun is None:  # behind ID3 it may be AAC
+        return _walked(-(-frames.lasting(read, start, size, frames.aac, frames.AAC_SYNC) // 1), size - start)
+    frame = frames.mpeg(piece, begun)
+    skipped = frame[0] if frame is not None and _HEADS.search(piece, begun, begun + 200) else 0
+    start += begun
+    lasts = frames.lasting(read, start + skipped, size, frames.mpeg, frames.MPEG_SYNC)
+    return _walked(-(-lasts // 1), size - start)
 
 
-def _frames(head: bytes) -> int:
-    for mark, flags, at in ((b"Xing", 4, 8), (b"Info", 4, 8), (b"VBRI", 0, 14)):
-        place = head.find(mark)
-        if place >= 0 and (not flags or head[place + 7] & 1):
-            return int.from_bytes(head[place + at : place + at + 4], "big")
-    return 0
+def _unmarked(read: Read, size: int) -> Length:
+    """What has no form's mark may be MPEG audio behind something else, which decoders find."""
+    return _mpeg(read, size, sure=False)
 
 
-def _mp4(data: bytes, whole: int) -> int | None:
-    place = data.find(b"mvhd")
-    if place < 0:
-        return None
-    wide = data[place + 4 : place + 5] == b"\x01"
-    at, size = (place + 24, 8) if wide else (place + 16, 4)
-    scale = int.from_bytes(data[at : at + 4], "big")
-    length = int.from_bytes(data[at + 4 : at + 4 + size], "big")
-    return -(-length * 1000 // scale) if scale else None
+def _chained(piece: bytes, at: int) -> bool:
+    """Whether frame follows upon frame from there, as far as there is one to be seen."""
+    for count in range(_CHAIN):
+        if at + 3 > len(piece):
+            return count > 0
+        frame = frames.mpeg(piece, at)
+        if frame is None:
+            return False
+        at += frame[0]
+    return True
 
 
-def _webm(data: bytes, whole: int) -> int | None:
-    """The duration in milliseconds, which is the scale that every browser writes."""
-    found = _DURATION.search(data, 0, _SEARCHED)
-    if found is None:
-        return None
-    size = found.group(1)[0] - 0x80
-    raw = data[found.end() : found.end() + size]
-    value = struct.unpack(">f" if size == 4 else ">d", raw)[0] if len(raw) == size else 0.0
-    return int(value) + 1 if 0 < value < LONGEST else None
+def _walked(lasts: int, size: int) -> Length:
+    return Length(lasts, max(lasts, bytes_prove(max(0, size), _MPEG)))
 
 
-_FORMS: Final[tuple[tuple[re.Pattern[bytes], Callable[[bytes, int], int | None]], ...]] = (
-    (re.compile(rb"RIFF....WAVE", re.DOTALL), _wav),
+def _aac(read: Read, size: int) -> Length:
+    return _walked(-(-frames.lasting(read, 0, size, frames.aac, frames.AAC_SYNC) // 1), size)
+
+
+def _amr(read: Read, size: int) -> Length:
+    wide = read(0, 9).startswith(b"#!AMR-WB\n")
+    return _walked(-(-frames.lasting(read, 9 if wide else 6, size, frames.wide if wide else frames.narrow) // 1), size)
+
+
+_FORMS: Final[tuple[tuple[re.Pattern[bytes], Callable[[Read, int], Length]], ...]] = (
+    (re.compile(rb"(RIFF|RF64)....WAVE", re.DOTALL), _wav),
     (re.compile(rb"fLaC"), _flac),
-    (re.compile(rb"OggS"), _ogg),
-    (re.compile(rb"....ftyp", re.DOTALL), _mp4),
-    (re.compile(rb"\x1aE\xdf\xa3"), _webm),
-    (re.compile(rb"ID3|\xff[\xe0-\xff]"), _mp3),
+    (re.compile(rb"OggS"), containers.ogg),
+    (re.compile(rb"....ftyp", re.DOTALL), containers.mp4),
+    (re.compile(rb"\x1aE\xdf\xa3"), containers.webm),
+    (re.compile(rb"#!AMR(-WB)?\n"), _amr),
+    (re.compile(rb"\xff[\xf0\xf1\xf8\xf9]"), _aac),
+    (re.compile(rb"ID3|\xff[\xe0-\xff]"), _mpeg),
 )

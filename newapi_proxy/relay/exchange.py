@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Final, assert_never
 
 import msgspec
@@ -50,10 +51,12 @@ async def chat(
     attempts: Attempts | None = None
     try:
         snapshot = visit.snapshot or house.snapshot
-        ask = measured(asked(surface, body, headers))
+        ask = asked(surface, body, headers)
         if ask.unnamed:
             ask = _named(ask, snapshot.config.relay.responses_model)
         record.asked(ask)
+        if ask.kind == "transcription":
+            ask = await off_loop(ask.form.size if ask.form is not None else 0, partial(measured, ask))
         assert visit.token is not None
         given = Given(
             visit=visit,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -23,6 +23,7 @@ from newapi_proxy.relay.house import Given
 from newapi_proxy.relay.record import line
 from newapi_proxy.store.db import Database
 
+T = TypeVar("T")
 _ENCODER: Final = msgspec.json.Encoder()  # writes the attempts' records as they are
 LIGHT: Final = 32 * 1024  # bytes that may be tokenized on the loop once the tables are loaded
 
@@ -190,7 +191,7 @@ async def _delivered(served: Served) -> int:
     return await off_loop(tally.size, lambda: tally.tokens(served.upstream_model))
 
 
-async def off_loop(size: int, work: Callable[[], int]) -> int:
+async def off_loop(size: int, work: Callable[[], T]) -> T:
     """Counts on the loop where that is quick, else in a thread: the first use of the tables takes a quarter second."""
     if size <= LIGHT and count.loaded():
         return work()
