@@ -285,7 +285,7 @@ def test_an_unknown_model_counts_plainly() -> None:
         ("us.anthropic.claude-sonnet-4-5-20250929-v1:0", 1027, 1200),
         ("claude-opus-4-8", 1423, 1420),
         ("claude-sonnet-5", 1423, 1420),
-        ("gemini-2.5-pro", 1011, 1050),
+        ("gemini-2.5-pro", 1001, 1000),
         ("meta-llama/llama-3.3-70b", 1055, 1030),
         ("mistral-large-latest", 1054, 1140),
         ("deepseek-chat", 1004, 1010),

@@ -245,6 +245,7 @@ class Adapter(msgspec.Struct, frozen=True, kw_only=True):
     tuned: Callable[[Any], tuple[Dialect, ...]] | None = None
     inherited: Callable[[Inherited], Meant] | None = None
     retry_400: bool = False
+    bare_counts: bool = False  # its usage counts a prompt's names and values, no markup, whatever its models' makers do
     aliases: bool = False  # its answers name another model than was asked for, also where nothing is mapped
     owner: str = UNOWNED  # `owned_by` in model lists
 

@@ -386,5 +386,6 @@ ADAPTER: Final = Adapter(
     credential=AccessTokens(),
     key_fault=fault,
     inherited=_inherited,
+    bare_counts=True,
     owner="vertex-ai",
 )

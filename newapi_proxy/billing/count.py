@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable
 from typing import Any, Final
 
-from newapi_proxy.billing import encodings, formula, images
+from newapi_proxy.billing import declared, encodings, formula, images
 from newapi_proxy.billing.encodings import loaded, tokens, warm
 from newapi_proxy.ir.ask import Ask, Media, ToolResult, Turn
 from newapi_proxy.ir.usage import Usage
@@ -20,13 +20,13 @@ __all__ = ["LARGE", "Tally", "estimate", "inputs", "loaded", "prompt", "text", "
 
 LARGE: Final = 100_000  # bytes: above it, count in a thread
 _PIECES: Final = 256  # small strings weigh a multiple of their text: so many are joined
-CALL: Final = 8  # tokens around a tool call's name and arguments in an answer
 
 
-def prompt(ask: Ask, model: str | None = None, *, count_images: bool = True) -> int:
+def prompt(ask: Ask, model: str | None = None, *, count_images: bool = True, plain: bool = False) -> int:
     """The request's input in tokens, for `model` (default: the name asked for).
 
-    `count_images` False takes every picture at a flat price. Raises OurError when a tokenizer's table is unusable.
+    `count_images` False takes every picture at a flat price; `plain`: the provider counts no markup where the model's
+    maker does. Raises OurError when a tokenizer's table is unusable.
     """
     name = model or ask.model
     if not ask.turns:
@@ -34,6 +34,8 @@ def prompt(ask: Ask, model: str | None = None, *, count_images: bool = True) -> 
         return inputs(said, name)
     family = encodings.family(name)
     media = sum(images.tokens(part, name, sized=count_images) for turn in ask.turns for part in _media(turn))
+    if family.layout:
+        return declared.counted(ask, family.layout, plain=plain) + media
     if family.formula:
         return formula.counted(ask, name) + media
     return formula.estimated(ask, name, family) + media
@@ -115,7 +117,8 @@ class Tally:
         counted = text("".join(self._kept), model) if self._kept else 0
         if self._seen > self._limit:
             counted = -(-counted * self._seen // self._limit)
-        return counted + CALL * self._calls
+        family = encodings.family(model)
+        return counted + (0 if self.empty else family.answer) + family.called * self._calls
 
 
 def _media(turn: Turn) -> Iterable[Media]:

@@ -16,17 +16,19 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
+from newapi_proxy.billing import vocabulary
 from newapi_proxy.errors import OurError
 
 if TYPE_CHECKING:
     import tiktoken
 
-Encoding = Literal["o200k_base", "cl100k_base"]
+Encoding = Literal["o200k_base", "cl100k_base", "gemma3"]
+Layout = Literal["", "plain", "brief", "full"]  # how `declared` counts; "": not at all
 DIRECTORY: Final = Path(__file__).parent / "data" / "tiktoken"
 PIECE: Final = 100_000  # characters without a break that are encoded; the rest of such a run is extrapolated
 SLICE: Final = 1_000_000  # characters handed to the encoder at once: its list of tokens is made under the GIL
 _VARIABLE: Final = "TIKTOKEN_CACHE_DIR"
-_FILES: Final[dict[Encoding, tuple[str, str]]] = {  # name in tiktoken's cache, SHA-256
+_FILES: Final[dict[str, tuple[str, str]]] = {  # name in tiktoken's cache, SHA-256
     "o200k_base": (
         "fb374d419588a4632f3f557e76b4b70aebbca790",
         "446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d",
@@ -74,6 +76,9 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
     typed: bool = False
     keeps: bool = False
     formula: bool = False
+    answer: int = 0
+    called: int = 8
+    layout: Layout = ""
 
 
 OPENAI: Final = Family(formula=True)
@@ -107,25 +112,10 @@ _FAMILIES: Final[tuple[tuple[re.Pattern[str], Family], ...]] = tuple(
                 schema=130,
             ),
         ),
-        (
-            r"gemini-[3-9]",
-            Family(
-                prompt=1.01,
-                completion=1.05,
-                request=1,
-                each=-6,
-                tool=1.12,
-                call=15,
-                signature=0.2,
-                schema=None,
-                digits=True,
-                terse=True,
-            ),
-        ),
-        (
-            r"gemini|gemma",
-            Family(prompt=1.01, completion=1.05, request=1, each=-1, call=15, schema=None, digits=True),
-        ),
+        (r"gemini-(1|2[.-]0|pro|ultra)", Family(layout="plain")),
+        (r"gemini-2", Family(layout="brief", called=6)),
+        (r"gemini|learnlm", Family(layout="full", called=6)),
+        (r"gemma", Family(request=10, message=5)),
         (r"llama-?4", Family(prompt=1.02, completion=1.03, request=18, message=5, tools=645)),
         (r"llama", Family(prompt=1.02, completion=1.03, request=35, message=5)),
         (
@@ -175,6 +165,7 @@ _FAMILIES: Final[tuple[tuple[re.Pattern[str], Family], ...]] = tuple(
 _CL100K: Final = re.compile(
     r"gpt-4(-|$)|gpt-3\.?5|davinci-002|babbage-002|text-embedding-(ada-002|3-)|text-davinci-00[23]|code-"
 )
+_WORD_PIECES: Final = re.compile(r"gemini|gemma|learnlm")
 _KNOWN: Final = re.compile(_CL100K.pattern + r"|gpt-|chatgpt-|o\d")
 
 
@@ -195,7 +186,10 @@ def family(model: str) -> Family:
 
 def encoding(model: str) -> Encoding:
     """The encoding's name. The two oldest families (text-davinci, code) have one of their own: cl100k comes close."""
-    return "cl100k_base" if _CL100K.match(bare(model)) else "o200k_base"
+    name = bare(model)
+    if _WORD_PIECES.search(name):
+        return "gemma3"
+    return "cl100k_base" if _CL100K.match(name) else "o200k_base"
 
 
 def words(numbers: Sequence[int], model: str) -> str | None:
@@ -208,15 +202,18 @@ def words(numbers: Sequence[int], model: str) -> str | None:
         return None
 
 
-def loaded() -> bool:
-    """Whether both tables are in memory."""
-    return len(_LOADED) == len(_FILES)
+def loaded(model: str = "") -> bool:
+    """Whether the tables that a model needs are in memory."""
+    return encoding(model) in _LOADED and all(name in _LOADED for name in _FILES)
 
 
 def warm() -> None:
-    """Loads both tables. Raises OurError when a file is missing or wrong. Takes 0.4 s: not on the event loop."""
-    for name in _FILES:
-        load(name)
+    """Loads both of tiktoken's tables; the third waits for the first model that needs it.
+
+    Raises OurError when a file is missing or wrong. Takes 0.4 s: not on the event loop.
+    """
+    load("o200k_base")
+    load("cl100k_base")
 
 
 def load(name: Encoding) -> tiktoken.Encoding:
@@ -225,7 +222,9 @@ def load(name: Encoding) -> tiktoken.Encoding:
     if found is not None:
         return found
     with _LOADING:
-        if name not in _LOADED:
+        if name == "gemma3":
+            _LOADED.setdefault(name, vocabulary.load())
+        elif name not in _LOADED:
             directory = Path(os.environ.setdefault(_VARIABLE, str(DIRECTORY)))
             verify(name, directory)
             import tiktoken

@@ -10,11 +10,9 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-import msgspec
-
 from newapi_proxy.billing import encodings
 from newapi_proxy.billing.encodings import tokens
-from newapi_proxy.billing.rendering import namespace, written
+from newapi_proxy.billing.rendering import namespace, shown, written
 from newapi_proxy.ir.ask import Ask, Reasoning, ToolCall, ToolResult, Turn
 from newapi_proxy.wire import tree
 
@@ -34,7 +32,7 @@ def counted(ask: Ask, model: str) -> int:
     if ask.dialect == _PLAIN:
         return sum(tokens("".join(map(written, turn.parts)), encoding) for turn in ask.turns)
     total = 3 - (1 if _THINKS.match(name) else 0)
-    turns = ask.turns[-1:] if _SEARCHES in name else _shown(ask)
+    turns = ask.turns[-1:] if _SEARCHES in name else shown(ask)
     total += sum(_message(turn, name, ask.dialect) for turn in turns) + _sealed(turns)
     if ask.tools:
         titled = ask.dialect == _RESPONSES
@@ -45,7 +43,7 @@ def counted(ask: Ask, model: str) -> int:
 def estimated(ask: Ask, model: str, family: encodings.Family) -> int:
     """The same for a model that follows no such formula: tiktoken's count, corrected by what its family adds."""
     encoding = encodings.encoding(encodings.bare(model))
-    turns = ask.turns if family.keeps else _shown(ask)
+    turns = ask.turns if family.keeps else shown(ask)
     words = ["".join(map(written, turn.parts)) for turn in turns]
     total = family.prompt * sum(_single(text, encoding, family) for text in words)
     if ask.dialect == _PLAIN:
@@ -65,21 +63,6 @@ def estimated(ask: Ask, model: str, family: encodings.Family) -> int:
     if form is not None and form.kind == "json_schema" and family.schema is not None:
         total += family.schema + tokens(tree.dumps(form.schema), encoding)
     return max(0, round(total))
-
-
-def _shown(ask: Ask) -> Sequence[Turn]:
-    """The turns without the thoughts that a model is not shown again: those before the last question."""
-    last = max((place for place, turn in enumerate(ask.turns) if turn.role == "user" and _asks(turn)), default=0)
-    return [
-        turn
-        if place >= last or not any(isinstance(part, Reasoning) for part in turn.parts)
-        else msgspec.structs.replace(turn, parts=tuple(one for one in turn.parts if not isinstance(one, Reasoning)))
-        for place, turn in enumerate(ask.turns)
-    ]
-
-
-def _asks(turn: Turn) -> bool:
-    return any(not isinstance(part, ToolResult) for part in turn.parts)
 
 
 def _sealed(turns: Sequence[Turn]) -> int:

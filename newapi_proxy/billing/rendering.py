@@ -5,10 +5,13 @@ Source: provider-translation E.2. Pure text; schemas are the client's and may be
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
+import msgspec
+
 from newapi_proxy.ir.ask import (
+    Ask,
     Media,
     Part,
     Reasoning,
@@ -19,6 +22,7 @@ from newapi_proxy.ir.ask import (
     ToolCall,
     ToolResult,
     Tree,
+    Turn,
 )
 from newapi_proxy.wire import tree
 
@@ -41,7 +45,8 @@ class _Root:
 def namespace(tools: Iterable[Tool], *, titled: bool = False) -> str:
     """The rendering of all tools; what is no function stands there by its name and description.
 
-    `titled`: titles, and what the parameters as a whole are called or described as, are written too.
+    `titled`: titles, what the parameters as a whole are called or described as, and comments at any depth are written
+    too.
     """
     lines = ["namespace functions {", ""]
     for tool in tools:
@@ -67,9 +72,9 @@ def _properties(schema: Tree, root: _Root, depth: int, pad: int) -> list[str]:
     lines = []
     for name, value in _mapping(schema, "properties").items():
         prop = value if isinstance(value, dict) else {}
-        if pad == 0 and root.titled and isinstance(prop.get("title"), str):
+        if root.titled and isinstance(prop.get("title"), str):
             lines.append(f"// {prop['title']}")
-        if pad == 0 and isinstance(prop.get("description"), str):
+        if (pad == 0 or root.titled) and isinstance(prop.get("description"), str):
             lines.append(f"// {_comment(prop['description'])}")
         mark = "" if name in needed else "?"
         lines.append(f"{'  ' * pad}{name}{mark}: {_type(prop, root, depth, pad)},")
@@ -86,7 +91,7 @@ def _type(schema: Any, root: _Root, depth: int, pad: int) -> str:
     if not isinstance(schema, dict) or depth > DEEPEST or root.left < 0:
         return "any"
     if isinstance(schema.get("$ref"), str):
-        return _type(_resolved(schema["$ref"], root.schema), root, depth + 1, pad)
+        return _type(resolved(schema["$ref"], root.schema), root, depth + 1, pad)
     for name in ("anyOf", "oneOf"):
         if isinstance(schema.get(name), list):
             return " | ".join(_type(option, root, depth + 1, pad) for option in schema[name])
@@ -111,7 +116,8 @@ def _named(kind: Any, schema: Tree, root: _Root, place: tuple[int, int]) -> str:
     return _SIMPLE.get(kind, "any") if isinstance(kind, str) else "any"
 
 
-def _resolved(reference: str, root: Tree) -> Any:
+def resolved(reference: str, root: Tree) -> Any:
+    """What a schema's reference leads to; None where it leads nowhere."""
     if not reference.startswith("#/"):
         return None
     found = tree.find(root, reference[2:].replace("/", "."))
@@ -138,3 +144,19 @@ def written(part: Part) -> str:
             return "".join(map(written, part.parts))
         case ServerBlock():
             return tree.dumps(part.value)
+
+
+def shown(ask: Ask) -> Sequence[Turn]:
+    """The turns without the thoughts that a model is not shown again: those before the last question."""
+    last = max((place for place, turn in enumerate(ask.turns) if turn.role == "user" and asks(turn)), default=0)
+    return [
+        turn
+        if place >= last or not any(isinstance(part, Reasoning) for part in turn.parts)
+        else msgspec.structs.replace(turn, parts=tuple(one for one in turn.parts if not isinstance(one, Reasoning)))
+        for place, turn in enumerate(ask.turns)
+    ]
+
+
+def asks(turn: Turn) -> bool:
+    """Whether a turn says something of its own, not results alone."""
+    return any(not isinstance(part, ToolResult) for part in turn.parts)

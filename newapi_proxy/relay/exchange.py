@@ -162,7 +162,7 @@ async def _count(house: House, given: Given, sink: Sink, record: Record, attempt
         tokens = await attempts.count(plan)
     headers = []
     if tokens is None:
-        tokens = await off_loop(given.ask.size, lambda: count.prompt(given.ask))
+        tokens = await off_loop(given.ask.size, lambda: count.prompt(given.ask), given.ask.model)
         headers.append(("x-token-count", "estimated"))
     sink.whole(200, headers, given.surface.count(tokens))
 

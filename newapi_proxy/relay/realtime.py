@@ -110,8 +110,8 @@ class _Talk:
 async def _counted(said: Tally, sound: int, answers: list[_Answer], model: str) -> Usage:
     """The usage of these responses to what was said, as it is reckoned here."""
     size = said.size + sum(one.text.size for one in answers)
-    entry = await off_loop(size, lambda: said.tokens(model))
-    out = await off_loop(size, lambda: sum(one.text.tokens(model) for one in answers))
+    entry = await off_loop(size, lambda: said.tokens(model), model)
+    out = await off_loop(size, lambda: sum(one.text.tokens(model) for one in answers), model)
     heard, spoken = sound // IN_MS, sum(one.sound for one in answers) // OUT_MS
     return Usage(prompt=entry + heard, audio_in=heard, completion=out + spoken, audio_out=spoken, source="counted")
 

@@ -181,18 +181,19 @@ async def _counted(given: Given, served: Served) -> Usage:
     """Usage counted here, because upstream gave none that can be believed."""
     ask, model, media = given.ask, served.upstream_model, given.snapshot.config.media
     images = media.count_image_tokens and (ask.stream or media.count_image_tokens_not_stream)
-    prompt = await off_loop(ask.size, lambda: count.prompt(ask, model, count_images=images))
+    plain = served.prepared.candidate.channel.adapter.bare_counts
+    prompt = await off_loop(ask.size, lambda: count.prompt(ask, model, count_images=images, plain=plain), model)
     return Usage(prompt=prompt, completion=await _delivered(served), source="counted")
 
 
 async def _delivered(served: Served) -> int:
     """Tokens of what has come of the answer, counted here."""
-    tally = served.heard.tally
-    return await off_loop(tally.size, lambda: tally.tokens(served.upstream_model))
+    tally, model = served.heard.tally, served.upstream_model
+    return await off_loop(tally.size, lambda: tally.tokens(model), model)
 
 
-async def off_loop(size: int, work: Callable[[], T]) -> T:
-    """Counts on the loop where that is quick, else in a thread: the first use of the tables takes a quarter second."""
-    if size <= LIGHT and count.loaded():
+async def off_loop(size: int, work: Callable[[], T], model: str = "") -> T:
+    """Counts on the loop where that is quick, else in a thread: a model's first use loads its tables."""
+    if size <= LIGHT and count.loaded(model):
         return work()
     return await asyncio.get_running_loop().run_in_executor(None, work)
