@@ -21,7 +21,7 @@ from newapi_proxy.snapshot import Channel, Snapshot
 from newapi_proxy.store import tasks
 from newapi_proxy.store.tasks import Job
 from newapi_proxy.tasks import books, moves
-from newapi_proxy.tasks.calls import Desk, call, marked
+from newapi_proxy.tasks.calls import Bounds, Desk, call, marked
 
 BATCH: Final = 200  # ids in one question
 BATCHES: Final = 10  # questions to a channel in one round
@@ -134,7 +134,7 @@ async def _asked(one: _Round, channel: Channel, work: Tasks, mark: str, ids: Seq
     outgoing = work.poll(ids, place.target("", one.now))
     connect = one.snapshot.config.relay.connect_timeout
     try:
-        status, body = await call(one.desk.client, place, outgoing, seconds=SECONDS, limit=ANSWER, connect=connect)
+        status, body = await call(one.desk.client, place, outgoing, Bounds(SECONDS, ANSWER, connect))
     except UpstreamFailure as failure:
         log.logger().warning("poll_failed", channel=channel.name, reason=failure.message)
         return None
