@@ -189,7 +189,7 @@ def test_an_answer_counts_by_its_pieces() -> None:
     tally.feed("The capital of France is Paris.")
     assert tally.tokens(NEW) == tokens("The capital of France is Paris.", "gemma3") == 7
     tally.call("f")
-    assert tally.tokens(NEW) == tokens("The capital of France is Paris.f", "gemma3") + 6
+    assert tally.tokens(NEW) == tokens("The capital of France is Paris.f", "gemma3") + 8
     assert count.Tally().tokens(NEW) == 0
 
 

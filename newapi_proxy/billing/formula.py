@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from newapi_proxy.billing import encodings
 from newapi_proxy.billing.encodings import tokens
 from newapi_proxy.billing.rendering import namespace, shown, written
-from newapi_proxy.ir.ask import Ask, Reasoning, ToolCall, ToolResult, Turn
+from newapi_proxy.ir.ask import Ask, Reasoning, Tool, ToolCall, ToolResult, Turn
 from newapi_proxy.wire import tree
 
 _GPT5: Final = re.compile(r"gpt-([5-9]|\d\d)")
@@ -23,6 +23,9 @@ _RESPONSES: Final = "openai-responses"  # the format whose prompts are laid out 
 _SYSTEM: Final = ("system", "developer")
 _DIGITS: Final = re.compile(r"\d+")
 _PLAIN: Final = "openai.completions"  # the format that has no messages
+_SEALED: Final = (0.1, 0)  # encrypted thoughts: tokens a character, less so many each
+_FERNET: Final = (0.13, 105)  # the same for OpenAI's
+_ONE_BY_ONE: Final = 79  # where calls may not be parallel
 
 
 def counted(ask: Ask, model: str) -> int:
@@ -33,11 +36,11 @@ def counted(ask: Ask, model: str) -> int:
         return sum(tokens("".join(map(written, turn.parts)), encoding) for turn in ask.turns)
     total = 3 - (1 if _THINKS.match(name) else 0)
     turns = ask.turns[-1:] if _SEARCHES in name else shown(ask)
-    total += sum(_message(turn, name, ask.dialect) for turn in turns) + _sealed(turns)
+    total += sum(_message(turn, name, ask.dialect) for turn in turns) + _sealed(turns, *_FERNET) + _stored(ask)
     if ask.tools:
         titled = ask.dialect == _RESPONSES
         total += tokens(namespace(ask.tools, titled=titled), encoding) + _tools_extra(ask, name)
-    return total + _schema(ask, encoding)
+    return total + _schema(ask)
 
 
 def estimated(ask: Ask, model: str, family: encodings.Family) -> int:
@@ -48,26 +51,47 @@ def estimated(ask: Ask, model: str, family: encodings.Family) -> int:
     total = family.prompt * sum(_single(text, encoding, family) for text in words)
     if ask.dialect == _PLAIN:
         return round(total)
-    spoken = sum(turn.role not in _SYSTEM for turn in ask.turns)
-    total += _sealed(turns) + family.request + family.message * (spoken - 1)
+    spoken = len(ask.turns) - ask.leading()
+    total += _sealed(turns, *_SEALED) + family.request + family.message * (spoken - 1)
+    tools = [tool for tool in ask.tools if not _deferred(ask, tool, words)]
     if ask.tools:
-        total += family.tools + family.each * len(ask.tools)
-        total += family.tool * _single(_defined(ask, family), encoding, family)
+        total += family.tools + family.each * len(tools)
+        total += family.tool * _single(_defined(tools, family), encoding, family)
         if ask.choice is not None and ask.choice.mode in ("required", "named"):
             total += family.forced
-    elif family.thinking and ask.controls.thinking is not None and ask.controls.thinking.budget:
+        total += family.alone if ask.controls.parallel_tools is False else 0
+    elif family.thinking and _thinks(ask):
         total += family.thinking
-    for call in (part for turn in ask.turns for part in turn.parts if isinstance(part, ToolCall)):
-        total += family.call + family.argument * _arguments(call) + family.signature * len(call.signature or "")
+    for calls in ([part for part in turn.parts if isinstance(part, ToolCall)] for turn in ask.turns):
+        total += family.parallel * max(0, len(calls) - 1)
+        total += sum(family.call + family.argument * _arguments(call) for call in calls)
     form = ask.controls.format
     if form is not None and form.kind == "json_schema" and family.schema is not None:
-        total += family.schema + tokens(tree.dumps(form.schema), encoding)
+        written_out = tree.indented(form.schema) if family.spread else tree.dumps(form.schema)
+        total += family.schema + (family.spread or 1) * tokens(written_out, encoding)
     return max(0, round(total))
 
 
-def _sealed(turns: Sequence[Turn]) -> int:
-    """Encrypted thoughts: about a token for ten characters."""
-    return sum(len(part.data or "") // 10 for turn in turns for part in turn.parts if isinstance(part, Reasoning))
+def _thinks(ask: Ask) -> bool:
+    """Whether a prompt says how to think: by a budget, or by an effort that becomes one on the way."""
+    thinking = ask.controls.thinking
+    if thinking is None or thinking.disabled:
+        return False
+    own = "thinking" in ask.tree or "output_config" in ask.tree  # then an effort is sent as it is
+    return bool(thinking.budget) or (thinking.effort not in (None, "none") and not own)
+
+
+def _sealed(turns: Sequence[Turn], rate: float, less: int) -> int:
+    """Encrypted thoughts in tokens, by their characters."""
+    sizes = [len(part.data) for turn in turns for part in turn.parts if isinstance(part, Reasoning) and part.data]
+    return round(sum(max(0.0, rate * size - less) for size in sizes))
+
+
+def _stored(ask: Ask) -> int:
+    """What only the provider can read and the request brings along: a compacted history, encrypted."""
+    items = (tree.find(ask.tree, path) for path in ask.own)
+    sealed = (item.get("encrypted_content") for item in items if isinstance(item, dict))
+    return round(sum(_SEALED[0] * len(text) for text in sealed if isinstance(text, str)))
 
 
 def _single(text: str, encoding: encodings.Encoding, family: encodings.Family) -> int:
@@ -76,14 +100,20 @@ def _single(text: str, encoding: encodings.Encoding, family: encodings.Family) -
     return tokens(text, encoding) + more
 
 
-def _defined(ask: Ask, family: encodings.Family) -> str:
+def _deferred(ask: Ask, tool: Tool, words: Sequence[str]) -> bool:
+    """Whether the model has not seen a tool: one that is loaded when it is found, and nobody speaks of."""
+    own = tree.find(ask.tree, tool.path)
+    return isinstance(own, dict) and own.get("defer_loading") is True and not any(tool.name in text for text in words)
+
+
+def _defined(tools: Sequence[Tool], family: encodings.Family) -> str:
     if family.typed:
-        return namespace(ask.tools, titled=True)
+        return namespace(tools, titled=True)
     rows = (
         {"name": tool.name, "description": tool.description or "", "parameters": tool.schema or tool.server}
-        for tool in ask.tools
+        for tool in tools
     )
-    return "".join(tree.dumps({k: v for k, v in row.items() if v or not family.terse}) for row in rows)
+    return "".join(tree.dumps({k: v for k, v in row.items()}) for row in rows)
 
 
 def _arguments(call: ToolCall) -> int:
@@ -91,13 +121,32 @@ def _arguments(call: ToolCall) -> int:
     return len(read) if isinstance(read, dict) else 0
 
 
-def _schema(ask: Ask, encoding: encodings.Encoding) -> int:
+def _schema(ask: Ask) -> int:
+    """An answer's form: a heading with its name, and the schema without what it requires and forbids."""
     form = ask.controls.format
     if form is None:
         return 0
     if form.kind == "json_object":
         return 2 if ask.tools else 0
-    return tokens(tree.dumps(form.schema), encoding) + (-1 if _system(ask) else 3)
+    about = f"// {form.description}\n" if form.description else ""
+    text = f"\n\n# Response Formats\n\n## {form.name or ''}\n\n{about}{tree.dumps(_slim(form.schema))}"
+    total = tokens(text, "o200k_base")
+    if ask.dialect == _RESPONSES:
+        return total - 1
+    return total + (3 if _system(ask) else 7)
+
+
+def _slim(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [_slim(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    kept = {name: value for name, value in schema.items() if name not in ("required", "additionalProperties")}
+    fields = schema.get("properties")
+    slim = {name: _slim(value) for name, value in kept.items() if name != "properties"}
+    return slim | (
+        {"properties": {name: _slim(value) for name, value in fields.items()}} if isinstance(fields, dict) else {}
+    )
 
 
 def _message(turn: Turn, name: str, dialect: str) -> int:
@@ -126,7 +175,8 @@ def _tools_extra(ask: Ask, name: str) -> int:
     if ask.dialect == _RESPONSES:
         if not _GPT5.match(name):
             return 3 if system else 2
-        return 9 if any(tool.description for tool in ask.tools) and not system else 8
+        more = _ONE_BY_ONE if ask.controls.parallel_tools is False else 0
+        return more + (9 if any(tool.description for tool in ask.tools) and not system else 8)
     if _GPT5.match(name):
         return 90
     if encodings.encoding(name) == "cl100k_base":

@@ -96,6 +96,11 @@ def dumps(value: Any) -> str:
     return orjson.dumps(value).decode()
 
 
+def indented(value: Any) -> str:
+    """The same with a line for each member, by two blanks a level."""
+    return orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
+
+
 def _too_deep(value: Any) -> bool:
     level = [value]
     for _ in range(MAX_DEPTH):
