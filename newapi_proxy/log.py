@@ -58,6 +58,7 @@ EVENTS: Final = frozenset(
         "task_submitted",
         "task_finished",
         "poll_failed",
+        "tasks_adopted",  # New API's, open when its database came here
         "settle_failed",
         "holds_recovered",
         "ledger_unavailable",

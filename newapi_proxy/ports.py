@@ -52,6 +52,15 @@ class Interrupt:
             self._waiter = None
 
 
+class Watched(Protocol):
+    """Something under way whose wait can be ended from outside; a stop waits for it (reliability 2.2)."""
+
+    @property
+    def interrupt(self) -> Interrupt:
+        """That of the attempt that it is at."""
+        ...
+
+
 class Incoming(Protocol):
     """One upstream response whose head has arrived."""
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import random
+from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,6 +21,7 @@ from newapi_proxy.daemon import tidy
 from newapi_proxy.daemon.drain import drain
 from newapi_proxy.errors import UpstreamFailure
 from newapi_proxy.relay import once
+from newapi_proxy.relay.memory import Budget
 from newapi_proxy.relay.record import Visit
 from newapi_proxy.secret import Secret
 from newapi_proxy.store import replies
@@ -284,6 +287,76 @@ async def test_too_large_to_keep(tmp_path: Path, streamed: bool) -> None:
         assert (again.status, error(again)["code"]) == (409, "idempotency_answer_too_large")
         assert "r1" in error(again)["message"]
         assert (play.calls, await play.states()) == (1, ["large"])
+
+
+def noise(size: int) -> list[bytes]:
+    """So many frames of a stream that cannot be packed well, each of 1000 bytes."""
+    drawn = random.Random(7)
+    return [chunk(b64encode(drawn.randbytes(750)).decode()) for _ in range(size)]
+
+
+class Weighing(ListSink):
+    """A client's end that notes how much memory is promised while it is written to, and takes when it is told to."""
+
+    def __init__(self, budget: Budget) -> None:
+        super().__init__()
+        self.budget = budget
+        self.seen: list[int] = []
+        self.reading = asyncio.Event()
+
+    def write(self, data: bytes, *, more: bool = False) -> None:
+        self.seen.append(self.budget.held)
+        super().write(data, more=more)
+
+    async def drain(self) -> None:
+        await self.reading.wait()
+
+
+async def test_what_is_kept_is_counted(tmp_path: Path) -> None:
+    """A stream that is being kept takes of the memory that bodies have, and nothing once it is written."""
+    async with playing(tmp_path, Script(*noise(300), *STREAM[2:])) as play:
+        budget = play.there.house.memory
+        sink = Weighing(budget)
+        assert (await play.ask(stream=True, sink=sink)).ended
+        assert 64 * 1024 <= sink.seen[0] < 65 * 1024
+        assert 200_000 < max(sink.seen) - 64 * 1024 < 300_000
+        assert (budget.held, await play.states()) == (0, ["kept"])
+
+
+@pytest.mark.parametrize("most", [2 * 64 * 1024 - 1, 2 * (64 * 1024 + 100_000)])
+async def test_memory_is_short_for_keeping(tmp_path: Path, most: int) -> None:
+    """A stream that there is no room for reaches its client and is charged once; its key is told so afterwards."""
+    async with playing(tmp_path, Script(*noise(300), *STREAM[2:])) as play:
+        budget = play.there.house.memory
+        budget.most = most
+        first = await play.ask(stream=True)
+        assert (first.status, first.body.endswith(b"data: [DONE]\n\n"), budget.held) == (200, True, 0)
+        again = await play.ask(stream=True)
+        assert (again.status, error(again)["code"]) == (409, "idempotency_answer_too_large")
+        assert "r1" in error(again)["message"]
+        assert (play.calls, len(await play.charged()), await play.states()) == (1, 1, ["large"])
+
+
+async def test_what_is_told_again_is_counted(tmp_path: Path) -> None:
+    """Copies of a large answer wait in memory only as long as there is room, until their clients have taken them."""
+    async with playing(tmp_path, Script(*noise(300), *STREAM[2:])) as play:
+        first = await play.ask(stream=True)
+        budget = play.there.house.memory
+        budget.most = 2 * len(first.body) + 1
+        slow = [Weighing(budget) for _ in range(5)]
+        for sink in slow[:2]:
+            sink.reading.set()
+        told = [asyncio.ensure_future(play.ask(stream=True, sink=sink)) for sink in slow[2:]]
+        done, waiting = await asyncio.wait(told, return_when=asyncio.FIRST_COMPLETED)
+        while len(waiting) > 2:
+            more, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            done |= more
+        (short,) = (one.result() for one in done)
+        assert (short.status, error(short)["code"], short.headers["retry-after"]) == (503, "overloaded", "1")
+        for sink in slow:
+            sink.reading.set()
+        assert [(await one).body for one in waiting] == [first.body] * 2
+        assert (budget.held, play.calls, len(await play.charged())) == (0, 1, 1)
 
 
 async def test_time_runs_out(tmp_path: Path) -> None:

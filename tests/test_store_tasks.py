@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
 from sqlalchemy import Connection, select
 
 from newapi_proxy.billing import audit, ledger, refunds
 from newapi_proxy.ir.task import Shelf, Task
-from newapi_proxy.store import logs, tasks
-from newapi_proxy.store.schema import channels, tokens, users
+from newapi_proxy.store import adopting, logs, tasks
+from newapi_proxy.store.row import made
+from newapi_proxy.store.schema import channels, tokens, upgrades, users
 from newapi_proxy.store.tasks import Job, Owner, Step
 from newapi_proxy.tasks import books
 from tests.fakes import money
@@ -129,3 +131,62 @@ def test_what_was_not_charged_does_not_come_back(conn: Connection) -> None:
     asked = [refunds.Refund(id, 61, "x", entry) for id in ("a", "b", "c")]
     assert refunds.refund(conn, asked) == [0, 0, 0]
     assert conn.execute(select(tokens.c.remain_quota)).scalar_one() == 100
+
+
+def _found(conn: Connection, account: ledger.Account, **fields: object) -> int:
+    """A picture of New API's, submitted a minute before its database came here; the row's id."""
+    (came,) = conn.execute(select(upgrades.c.at).where(upgrades.c.name == adopting.UPGRADE)).scalars()
+    given = {"user_id": account.user_id, "channel_id": money.CHANNEL, "mj_id": "t", "code": 1, "quota": 20}
+    given |= {"submit_time": (came - 60) * 1000, "progress": "30%", "status": "IN_PROGRESS", **fields}
+    return made(conn, tasks.midjourneys.insert().values(**given))
+
+
+def _adopted(conn: Connection, *channels: int) -> list[int]:
+    """The ids of rows that are taken over with these channels, in one go and once."""
+    wanted = adopting.Adoption(shelf="midjourneys", platform="mj", ticks=1000, ids=frozenset(channels))
+    (count,) = adopting.adopt(conn, [wanted])
+    assert adopting.adopt(conn, [wanted]) == [0]
+    ids = sorted(job.task.id for id in (money.CHANNEL, 99) for job in tasks.due(conn, id, 1, 100))
+    assert len(ids) == count
+    return ids
+
+
+def test_what_another_program_left_open_is_taken_over(conn: Connection) -> None:
+    """Open and paid for, of a channel that can be asked or is lost, and of the day before the database came here."""
+    (one,) = money.people(conn, [(100, 100)])
+    plain, queued, lost = _found(conn, one), _found(conn, one, code=22), _found(conn, one, channel_id=99)
+    left: list[dict[str, object]] = [
+        {"progress": "100%"},
+        {"code": 21},
+        {"code": 24},
+        {"submit_time": 0},
+        {"submit_time": 1000},
+        {"submit_time": 10**14},
+    ]
+    for fields in left:
+        _found(conn, one, **fields)
+    tasks.add(conn, job("ours", one, code=1, progress="100%", status="SUCCESS"), "mj")
+    assert _adopted(conn) == [lost]
+    conn.execute(tasks.TABLE.delete().where(tasks.TABLE.c.request_id != "ours"))
+    assert _adopted(conn, money.CHANNEL) == [plain, queued, lost]
+
+
+@pytest.mark.parametrize("limited", [True, False])
+@pytest.mark.parametrize("noted", [True, False])
+def test_what_another_program_took_comes_back_once(conn: Connection, noted: bool, limited: bool) -> None:
+    """To the account that paid, and to its limited key where that is noted; never more than it took."""
+    (one,) = money.people(conn, [(80 if limited else -1, 80)])
+    for table in (tokens, users, channels):  # what New API does to them
+        conn.execute(table.update().values(used_quota=20))
+    row = _found(conn, one, token_id=one.token_id if noted else 0)
+    assert _adopted(conn, money.CHANNEL) == [row]
+    found = tasks.paid_by(conn, f"{adopting.MARK}midjourneys:{row}")
+    assert found is not None
+    failed = msgspec.structs.replace(found.task, status="FAILURE", progress="100%", fail_reason="x")
+    move = books.Move(request_id=found.request_id, step=Step(found, failed, 60))
+    assert books.advance(conn, [move, move]) == [books.Moved(True, 20), books.Moved(False)]
+    assert conn.execute(select(users.c.quota, users.c.used_quota)).one() == (100, 0)
+    left, used = conn.execute(select(tokens.c.remain_quota, tokens.c.used_quota)).one()
+    assert (left, used) == ((100 if noted else 80) if limited else 0, 0 if noted else 20)
+    assert conn.execute(select(channels.c.used_quota)).scalar_one() == 0
+    assert audit.check(conn) == []

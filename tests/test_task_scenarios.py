@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from typing import Any
 
 import pytest
 
 from newapi_proxy.config.model import Group
+from newapi_proxy.tasks.poller import adopt
 from tests.fakes import midjourney
 from tests.fakes.midjourney import Midjourney
 from tests.fakes.suno import Suno
-from tests.fakes.task_world import BOB, START, World, drawing
+from tests.fakes.task_world import BOB, NOW, START, World, drawing
 
 IMAGINE = 50_000  # 0.1 USD
 UPSCALE = 25_000
@@ -249,3 +252,23 @@ async def test_exact_prices(one: World, mj: Midjourney, price: float, ratio: flo
     await one.reload(prices={"mj_imagine": {"call": price}}, groups={"default": Group(ratio=ratio)})
     assert (await one.post("/mj/submit/imagine", {"prompt": "x"})).tree["code"] == 1
     assert one.money()[0] == START - units
+
+
+@pytest.mark.parametrize("prompt", ["cat", "[fail]"])
+async def test_what_new_api_had_begun(one: World, mj: Midjourney, prompt: str) -> None:
+    """A picture that was under way when its database came here is finished for its owner, or paid back."""
+    id = (await one.post("/mj/submit/imagine", {"prompt": prompt})).tree["result"]
+    with closing(sqlite3.connect(one.path)) as conn, conn:  # as New API leaves it: its row and its sums
+        conn.executescript("DELETE FROM proxy_tasks; DELETE FROM ledger; DELETE FROM logs")
+        conn.execute("UPDATE proxy_upgrades SET at = ?", (int(NOW) + 60,))
+    mj.tick(5)
+    await one.poll()
+    assert (await fetched(one, id))["progress"] != "100%"
+    await adopt(one.desk, one.house.snapshot)
+    for _ in range(2):
+        await one.poll()
+    task = await fetched(one, id)
+    failed = prompt == "[fail]"
+    assert (task["status"], task["progress"]) == ("FAILURE" if failed else "SUCCESS", "100%")
+    assert one.money() == ((START, 0, START, 0, 0) if failed else (START - IMAGINE, IMAGINE) * 2 + (IMAGINE,))
+    assert [log["quota"] for log in one.logs(6)] == ([IMAGINE] if failed else [])

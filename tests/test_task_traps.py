@@ -15,7 +15,8 @@ import pytest
 from sqlalchemy import update
 
 from newapi_proxy.billing import ledger
-from newapi_proxy.config.model import Limits, Token
+from newapi_proxy.config.model import Limits, Relay, Token
+from newapi_proxy.daemon.drain import drain
 from newapi_proxy.secret import Secret
 from newapi_proxy.store import channels as channel_rows
 from newapi_proxy.store.schema import tokens as token_table
@@ -395,6 +396,37 @@ async def test_t26_a_client_that_leaves(one: World, mj: Midjourney) -> None:
 
     await until(there)
     assert one.money() == (START - IMAGINE, IMAGINE, START - IMAGINE, IMAGINE, IMAGINE)
+
+
+async def gone(one: World, mj: Midjourney) -> asyncio.Event:
+    """A client has gone while upstream thinks; the edge knows it."""
+    mj.knobs.hang = True
+    asking = asyncio.ensure_future(one.post("/mj/submit/imagine", {"prompt": "x"}))
+    await asyncio.wait_for(mj.arrived.wait(), 10)
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    return asyncio.Event()
+
+
+async def test_t26_a_stop_waits_for_what_upstream_thinks_about(one: World, mj: Midjourney) -> None:
+    """A process that ends waits for a submission though its client has gone: upstream's word is not lost."""
+    stopping = asyncio.ensure_future(drain(one.house, [], await gone(one, mj)))
+    await asyncio.wait([stopping], timeout=0.1)
+    assert not stopping.done()
+    mj.released.set()
+    assert await stopping
+    assert len(one.rows("SELECT * FROM midjourneys")) == 1
+    assert one.money() == (START - IMAGINE, IMAGINE, START - IMAGINE, IMAGINE, IMAGINE)
+
+
+async def test_t26_a_stop_does_not_wait_for_ever(one: World, mj: Midjourney) -> None:
+    """At the drain's deadline a submission that has heard nothing is ended and given back, as after a crash."""
+    await one.reload(relay=Relay(drain_timeout=0.1))
+    assert await drain(one.house, [], await gone(one, mj))
+    assert one.money() == (START, 0, START, 0, 0)
+    assert one.rows("SELECT * FROM midjourneys") == []
+    assert not one.house.watches
+    mj.released.set()
 
 
 async def test_t26_a_process_that_seems_dead(one: World, mj: Midjourney) -> None:

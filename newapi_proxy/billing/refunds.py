@@ -55,18 +55,65 @@ def _refund(conn: Connection, one: Refund) -> int:
     units = number(row["charged"]) if row is not None else 0
     if row is None or not units:
         return 0
-    token_id, user_id, channel_id = number(row["token_id"]), number(row["user_id"]), number(row["channel_id"])
-    of_token, of_user = truth(row["token_limited"]), truth(row["user_limited"])
-    whose = (MARK + one.request_id, token_id, user_id, of_token, of_user)
-    what = ("refunded", 0, -units, one.at, one.at, row["boot"], row["model"], channel_id, one.reason)
-    if _ENTER.run(conn, [(*whose, *what, row["price_version"], row["budgets"])]) != 1:
+    paid = Paid(
+        token_id=number(row["token_id"]),
+        user_id=number(row["user_id"]),
+        channel_id=number(row["channel_id"]),
+        token_limited=truth(row["token_limited"]),
+        user_limited=truth(row["user_limited"]),
+        units=units,
+        boot=words(row["boot"]),
+        model=words(row["model"]),
+        price_version=words(row["price_version"]),
+        budgets=words(row["budgets"]),
+    )
+    return _given(conn, one, paid)
+
+
+def foreign(conn: Connection, one: Refund, units: int) -> int:
+    """Gives back what another program took, of which the ledger has no entry: `entry` says whose it was; the units."""
+    if units <= 0:
+        return 0
+    token_id, user_id = one.entry.token_id, one.entry.user_id
+    unlimited = conn.execute(select(tokens.c.unlimited_quota).where(tokens.c.id == token_id)).scalar()
+    paid = Paid(
+        token_id=token_id,
+        user_id=user_id,
+        channel_id=one.entry.channel_id,
+        token_limited=token_id > 0 and not truth(unlimited),
+        user_limited=True,
+        units=units,
+    )
+    return _given(conn, one, paid)
+
+
+class Paid(msgspec.Struct, frozen=True, kw_only=True):
+    """A charge that comes back: whose it was, and where it counts."""
+
+    token_id: int
+    user_id: int
+    channel_id: int
+    token_limited: bool
+    user_limited: bool
+    units: int
+    boot: str = ""
+    model: str = ""
+    price_version: str = ""
+    budgets: str = ""
+
+
+def _given(conn: Connection, one: Refund, paid: Paid) -> int:
+    units, token_id, user_id = paid.units, paid.token_id, paid.user_id
+    whose = (MARK + one.request_id, token_id, user_id, paid.token_limited, paid.user_limited)
+    what = ("refunded", 0, -units, one.at, one.at, paid.boot, paid.model, paid.channel_id, one.reason)
+    if _ENTER.run(conn, [(*whose, *what, paid.price_version, paid.budgets)]) != 1:
         return 0
     moves = budgets.Moves()
-    moves.add(token_id, budgets.read(words(row["budgets"])), -units)
+    moves.add(token_id, budgets.read(paid.budgets), -units)
     moves.run(conn)
-    MOVE_TOKEN.run(conn, [(token_id, units if of_token else 0, -units, one.at)])
-    MOVE_USER.run(conn, [(user_id, units if of_user else 0, -units, 0)])
-    MOVE_CHANNEL.run(conn, [(channel_id, -units)])
+    MOVE_TOKEN.run(conn, [(token_id, units if paid.token_limited else 0, -units, one.at)])
+    MOVE_USER.run(conn, [(user_id, units if paid.user_limited else 0, -units, 0)])
+    MOVE_CHANNEL.run(conn, [(paid.channel_id, -units)])
     name = words(conn.execute(select(tokens.c.name).where(tokens.c.id == token_id)).scalar())
-    logs.add(conn, [msgspec.structs.replace(one.entry, quota=units, model_name=words(row["model"]), token_name=name)])
+    logs.add(conn, [msgspec.structs.replace(one.entry, quota=units, model_name=paid.model, token_name=name)])
     return units

@@ -47,7 +47,7 @@ def _cell(value: Any) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """"1 channel", "2 channels"."""
+    """A number and its noun: 1 channel, 2 channels."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 

@@ -97,7 +97,7 @@ async def _test(client: Any, snapshot: Snapshot, channel: Channel, args: argpars
 
 async def _asked(client: Any, snapshot: Snapshot, channel: Channel, key: int) -> dict[str, Any]:
     """A channel of tasks is asked after none of them: that proves address and key, and costs nothing."""
-    from newapi_proxy.tasks.calls import Place, call
+    from newapi_proxy.tasks.calls import Bounds, Place, call
 
     work, place, clock = channel.adapter.tasks, Place(channel, key), SystemClock()
     assert work is not None
@@ -110,7 +110,7 @@ async def _asked(client: Any, snapshot: Snapshot, channel: Channel, key: int) ->
     outgoing, since = work.poll([], place.target("", int(clock.wall()))), clock.monotonic()
     connect = snapshot.config.relay.connect_timeout
     try:
-        status, body = await call(client, place, outgoing, seconds=_PATIENCE, limit=_ANSWER, connect=connect)
+        status, body = await call(client, place, outgoing, Bounds(_PATIENCE, _ANSWER, connect))
     except ProxyError as error:
         return row | {"why": error.message}
     row |= {"status": status, "ms": round((clock.monotonic() - since) * 1000)}

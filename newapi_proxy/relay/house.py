@@ -9,11 +9,11 @@ import msgspec
 
 from newapi_proxy.clock import Clock
 from newapi_proxy.ir.ask import Ask
-from newapi_proxy.ports import Client, Fetcher
+from newapi_proxy.ports import Client, Fetcher, Watched
 from newapi_proxy.relay.credentials import Credentials
 from newapi_proxy.relay.health import Health
+from newapi_proxy.relay.memory import Budget
 from newapi_proxy.relay.plan import Turns
-from newapi_proxy.relay.pump import Watch
 from newapi_proxy.relay.record import Visit
 from newapi_proxy.relay.sockets import Dialer
 from newapi_proxy.snapshot import Snapshot, Token
@@ -25,14 +25,15 @@ from newapi_proxy.surfaces.base import Surface
 class House:
     """What all exchanges share. `snapshot` is replaced by a reload; an exchange keeps the one it began with.
 
-    `boot` names this run of the process in the ledger; `watches` are those of the exchanges that run now. Until
-    somebody gives it a `fetcher`, a provider that wants bytes gets none of what clients name by URL; without a `dialer`
-    there are no sessions. `sessions` are told, by a call, that the process is about to end.
+    `boot` names this run of the process in the ledger; `watches` are those of the exchanges and submissions that run
+    now. Until somebody gives it a `fetcher`, a provider that wants bytes gets none of what clients name by URL; without
+    a `dialer` there are no sessions. `sessions` are told, by a call, that the process is about to end. `memory` is what
+    bodies and kept answers share.
     """
 
     __slots__ = (
-        "boot", "client", "clock", "credentials", "db", "dialer", "fetcher", "health", "sessions", "snapshot", "turns",
-        "watches", "windows",
+        "boot", "client", "clock", "credentials", "db", "dialer", "fetcher", "health", "memory", "sessions", "snapshot",
+        "turns", "watches", "windows",
     )  # fmt: skip
 
     def __init__(
@@ -48,9 +49,10 @@ class House:
         self.clock = clock
         self.boot = boot
         self.turns = Turns()
-        self.watches: set[Watch] = set()
+        self.watches: set[Watched] = set()
         self.sessions: set[Callable[[], None]] = set()
         self.windows: Windows = Memory(clock.monotonic)
+        self.memory = Budget()
 
 
 class Given(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,13 +10,16 @@ import zlib
 from collections.abc import Sequence
 from typing import Final
 
+from newapi_proxy.config.model import Idempotency
 from newapi_proxy.ports import Departure, Sink
+from newapi_proxy.relay.memory import Budget
 from newapi_proxy.store.replies import Answer, Place
 from newapi_proxy.wire import tree
 
 Headers = Sequence[tuple[str, str]]
 OK: Final = 200
-_LEVEL, _WINDOW, _MEMORY = 1, 13, 6  # 64 KiB for a stream that is being packed; its frames repeat each other closely
+_LEVEL, _WINDOW, _MEMORY = 1, 13, 6  # of the packer, whose frames repeat each other closely
+_PACKER: Final = 64 * 1024  # bytes that it takes
 
 
 class Keeping:
@@ -24,6 +27,8 @@ class Keeping:
 
     __slots__ = (
         "_headers",
+        "_held",
+        "_memory",
         "_most",
         "_owner",
         "_packer",
@@ -36,13 +41,15 @@ class Keeping:
         "settled",
     )
 
-    def __init__(self, sink: Sink, place: Place, owner: str, *, most: int, ttl: int) -> None:
-        """An answer of more than `most` bytes is not kept, others for `ttl` seconds."""
+    def __init__(self, sink: Sink, place: Place, owner: str, memory: Budget, how: Idempotency) -> None:
+        """An answer that is too large for `how`, or that `memory` has no room for, is not kept."""
         self._sink = sink
+        self._memory = memory
+        self._held = 0
         self._place = place
         self._owner = owner
-        self._most = most
-        self._ttl = ttl
+        self._most = how.max_answer
+        self._ttl = int(how.ttl)
         self._status = OK
         self._headers: Headers = ()
         self._packer: zlib._Compress | None = None
@@ -76,7 +83,8 @@ class Keeping:
     def start(self, status: int, headers: Headers) -> None:
         """See Sink."""
         self._status, self._headers = status, headers
-        self._packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, _WINDOW, _MEMORY)
+        if self._lent(_PACKER):
+            self._packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, _WINDOW, _MEMORY)
         self._sink.start(status, headers)
 
     def write(self, data: bytes, *, more: bool = False) -> None:
@@ -108,6 +116,7 @@ class Keeping:
             headers = self._headers
             self._pack(last)
             body = b"".join([*self._pieces, self._packer.flush()]) if self._packer is not None else None
+            self._pieces.clear()
         else:
             self._status, self._size = status, len(last)
         return Answer(
@@ -125,11 +134,24 @@ class Keeping:
         self._size += len(data)
         if self._packer is None:
             return
-        if self._size > self._most:
+        packed = self._packer.compress(data) if self._size <= self._most else b""
+        if self._size > self._most or not self._lent(len(packed)):
             self._packer = None
             self._pieces.clear()
-        elif packed := self._packer.compress(data):
+            self.close()
+        elif packed:
             self._pieces.append(packed)
+
+    def _lent(self, size: int) -> bool:
+        """Whether there is memory for so many bytes more; they are held then."""
+        lent = self._memory.lend(size)
+        self._held += size if lent else 0
+        return lent
+
+    def close(self) -> None:
+        """Holds no memory any more: what was kept is written, or is not wanted."""
+        self._memory.back(self._held)
+        self._held = 0
 
 
 def unpacked(body: bytes, size: int) -> bytes:

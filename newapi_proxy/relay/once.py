@@ -10,15 +10,15 @@ from __future__ import annotations
 import asyncio
 import re
 from base64 import urlsafe_b64encode
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from hashlib import sha256
 from typing import Final
 from urllib.parse import parse_qsl
 
 import msgspec
 
-from newapi_proxy.errors import ClientError, ProxyError
+from newapi_proxy.errors import ClientError, OurError, ProxyError
 from newapi_proxy.ports import Sink
 from newapi_proxy.relay import exchange
 from newapi_proxy.relay.house import House
@@ -97,15 +97,34 @@ async def turn(
     )
     found = await _claimed(house, claim)
     if found is not None:
-        yield Told(found, await _kept(house, claim, found))
+        with _room(house, found):
+            yield Told(found, await _kept(house, claim, found))
+            if found.size > LIGHT:
+                await sink.drain()
         return
     how = (visit.snapshot or house.snapshot).config.idempotency
-    keeping = Keeping(sink, place, visit.request_id, most=how.max_answer, ttl=int(how.ttl))
+    keeping = Keeping(sink, place, visit.request_id, house.memory, how)
     try:
         yield keeping
     finally:
+        keeping.close()
         if not keeping.settled:
             _release(house, claim)
+
+
+@contextmanager
+def _room(house: House, found: replies.Found) -> Iterator[None]:
+    """Memory for an answer that is told again, until its client has taken it. Raises OurError where it is short."""
+    memory = house.memory
+    size = min(found.size, memory.most // 4) if found.state == "kept" and found.size > LIGHT else 0
+    if not memory.lend(size):
+        raise OurError(
+            "Too many large answers are being told: try again.", status=503, code="overloaded", retry_after=1.0
+        )
+    try:
+        yield
+    finally:
+        memory.back(size)
 
 
 def _key(headers: Mapping[str, str]) -> str:
@@ -167,7 +186,8 @@ async def _kept(house: House, claim: replies.Claim, found: replies.Found) -> byt
         raise ClientError(message, status=422, code="idempotency_key_reused", param=HEADER)
     if found.state == "large":
         raise ClientError(
-            f"The answer to this request was too large to be kept, or broke off; it was charged as {found.owner}.",
+            f"The answer to this request could not be kept, as it was too large for the memory or the configuration, "
+            f"or broke off; it was charged as {found.owner}.",
             status=409,
             code="idempotency_answer_too_large",
             param=HEADER,

@@ -1,7 +1,8 @@
 """Tasks: rows of `midjourneys` and `tasks` as New API's pages read them, and what we keep beside each.
 
 Functions of a connection. A change is a compare-and-set on our own row, so of several daemons that see the same news
-one writes it. Rows that New API made are read for their owners and never changed. Source: tasks-and-accounts 1.12, 2.5.
+one writes it. Rows that New API made are read for their owners and never changed, but for those that are taken over
+(`adopting`). Source: tasks-and-accounts 1.12, 2.5.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Table, inspect, literal, select, table, text
 from sqlalchemy.schema import CreateColumn
 
 from newapi_proxy.errors import OurError
-from newapi_proxy.store import hourly, origin, resting, schema, subjects, tasks
+from newapi_proxy.store import adopting, hourly, origin, resting, schema, subjects, tasks
 
 
 def _origin(conn: Connection) -> None:
@@ -80,7 +80,7 @@ UPGRADES: Final[Sequence[tuple[str, Callable[[Connection], None]]]] = (
     ("budget_table", _budget_table),
     ("health_table", _health_table),
     ("hourly_mark", _hourly_mark),
-    ("task_tables", _task_tables),
+    (adopting.UPGRADE, _task_tables),
     ("window_table", _window_table),
 )
 

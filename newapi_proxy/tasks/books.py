@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 
 from newapi_proxy.billing import ledger, refunds
 from newapi_proxy.billing.charge import usd
-from newapi_proxy.store import logs, tasks
+from newapi_proxy.store import adopting, logs, tasks
 
 
 class Close(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,6 +71,8 @@ def _advance(conn: Connection, one: Move) -> Moved:
     if not task.failed or not task.quota:
         return Moved(True)
     back = refunds.Refund(job.request_id, one.step.at, task.fail_reason, _entry(one.step))
+    if job.request_id.startswith(adopting.MARK):  # New API was paid for it
+        return Moved(True, refunds.foreign(conn, back, task.quota))
     return Moved(True, refunds.refund(conn, [back])[0])
 
 

@@ -13,7 +13,7 @@ import msgspec
 
 from newapi_proxy.adapters.base import Outgoing, Target
 from newapi_proxy.clock import Clock
-from newapi_proxy.errors import UpstreamFailure
+from newapi_proxy.errors import OurError, UpstreamFailure
 from newapi_proxy.ports import Client, Interrupt
 from newapi_proxy.secret import Secret
 from newapi_proxy.snapshot import Channel
@@ -24,6 +24,22 @@ _DIGITS: Final = 16  # of a key's digest: enough to tell a channel's keys apart
 _NO_KEY: Final = Secret("")
 
 
+class Errand:
+    """What is done to its end though nobody waits for it, unless the process can wait no longer: see ports.Watched."""
+
+    __slots__ = ("interrupt",)
+
+    def __init__(self) -> None:
+        self.interrupt = Interrupt()
+
+    def begin(self) -> Interrupt:
+        """A new question; where all was ended, it is as well."""
+        before, self.interrupt = self.interrupt.cause, Interrupt()
+        if isinstance(before, OurError):
+            self.interrupt.fire(before)
+        return self.interrupt
+
+
 class Desk(msgspec.Struct, frozen=True):
     """What submissions and polls share; `boot` names this run of the process in the ledger."""
 
@@ -31,6 +47,16 @@ class Desk(msgspec.Struct, frozen=True):
     client: Client
     clock: Clock
     boot: str
+
+
+class Bounds(msgspec.Struct, frozen=True):
+    """What a question may take: `seconds` in all, `connect` of them for the connection, `limit` bytes of an answer; and
+    the errand that it belongs to."""
+
+    seconds: float
+    limit: int
+    connect: float
+    errand: Errand | None = None
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -68,18 +94,18 @@ def marked(channel: Channel, mark: str) -> Place:
     return next((place for place in places if place.mark == mark), Place(channel))
 
 
-async def call(
-    client: Client, place: Place, outgoing: Outgoing, *, seconds: float, limit: int, connect: float
-) -> tuple[int, bytes]:
-    """Status and body of the answer. Raises UpstreamFailure: no answer, too late, more than `limit` bytes."""
-    channel, interrupt = place.channel, Interrupt()
+async def call(client: Client, place: Place, outgoing: Outgoing, bounds: Bounds) -> tuple[int, bytes]:
+    """Status and body of the answer. Raises UpstreamFailure: no answer, too late, too large; OurError where the errand
+    is ended."""
+    channel, seconds = place.channel, bounds.seconds
+    interrupt = bounds.errand.begin() if bounds.errand is not None else Interrupt()
     late = asyncio.get_running_loop().call_later(seconds, interrupt.fire, _late(seconds))
     try:
         incoming = await client.open(
-            _final(channel, outgoing), interrupt, connect_timeout=min(connect, seconds), proxy=channel.proxy
+            _final(channel, outgoing), interrupt, connect_timeout=min(bounds.connect, seconds), proxy=channel.proxy
         )
         try:
-            return incoming.status, await incoming.whole(limit)
+            return incoming.status, await incoming.whole(bounds.limit)
         finally:
             incoming.close()
     finally:

@@ -16,12 +16,12 @@ from newapi_proxy import log, metrics
 from newapi_proxy.adapters import ADAPTERS
 from newapi_proxy.adapters._tasks import Tasks
 from newapi_proxy.errors import OurError, ProxyError, UpstreamFailure
-from newapi_proxy.ir.task import Task, Update
+from newapi_proxy.ir.task import Shelf, Task, Update
 from newapi_proxy.snapshot import Channel, Snapshot
-from newapi_proxy.store import tasks
+from newapi_proxy.store import adopting, tasks
 from newapi_proxy.store.tasks import Job
 from newapi_proxy.tasks import books, moves
-from newapi_proxy.tasks.calls import Desk, call, marked
+from newapi_proxy.tasks.calls import Bounds, Desk, call, marked
 
 BATCH: Final = 200  # ids in one question
 BATCHES: Final = 10  # questions to a channel in one round
@@ -52,10 +52,12 @@ class _Round(msgspec.Struct, frozen=True):
 
 async def run(desk: Desk, view: Callable[[], Snapshot], over: asyncio.Event) -> None:
     """Rounds until it is over; `view` gives the configuration in use. Whatever fails in one, the next one comes."""
+    adopted: frozenset[int] | None = None  # the channels whose earlier tasks have been taken over
     while not over.is_set():
         snapshot = view()
         if snapshot.config.tasks.update:
             try:
+                adopted = await _adopted(desk, snapshot, adopted)
                 await poll_once(desk, snapshot, int(desk.clock.wall()))
             except OurError as error:
                 log.logger().warning("poll_failed", channel=None, reason=error.message)
@@ -69,10 +71,37 @@ async def run(desk: Desk, view: Callable[[], Snapshot], over: asyncio.Event) -> 
             continue
 
 
+def _known(snapshot: Snapshot) -> dict[int, Channel]:
+    """The channels that can be asked after tasks, by their ids."""
+    return {one.id: one for one in (*snapshot.parked, *snapshot.channels) if one.adapter.tasks is not None}
+
+
+async def _adopted(desk: Desk, snapshot: Snapshot, before: frozenset[int] | None) -> frozenset[int]:
+    """The channels of this configuration, once what was begun on them is ours; asked for where they are other ones."""
+    ids = frozenset(_known(snapshot))
+    if ids != before:
+        await adopt(desk, snapshot)
+    return ids
+
+
+async def adopt(desk: Desk, snapshot: Snapshot) -> None:
+    """Takes over what New API had begun on these channels when its database came here. Raises OurError."""
+    shelves: dict[Shelf, list[tuple[int, Tasks]]] = {}
+    for id, channel in _known(snapshot).items():
+        if (work := channel.adapter.tasks) is not None:
+            shelves.setdefault(work.shelf, []).append((id, work))
+    for shelf, found in shelves.items():
+        work = found[0][1]
+        ids = frozenset(id for id, _ in found)
+        wanted = adopting.Adoption(shelf=shelf, platform=work.platform, ticks=work.ticks, ids=ids)
+        if count := await desk.db.write(adopting.adopt, wanted):
+            log.logger().info("tasks_adopted", platform=work.platform, count=count)
+
+
 async def poll_once(desk: Desk, snapshot: Snapshot, now: int) -> None:
     """Asks every channel that has open tasks, once. Raises OurError where the database cannot be read."""
     counts = await desk.db.read(tasks.waiting)
-    known = {one.id: one for one in (*snapshot.parked, *snapshot.channels) if one.adapter.tasks is not None}
+    known = _known(snapshot)
     for id, channel in known.items():
         metrics.tasks(channel.name, open=counts.get(id, 0))
     turns = asyncio.Semaphore(AT_ONCE)
@@ -134,7 +163,7 @@ async def _asked(one: _Round, channel: Channel, work: Tasks, mark: str, ids: Seq
     outgoing = work.poll(ids, place.target("", one.now))
     connect = one.snapshot.config.relay.connect_timeout
     try:
-        status, body = await call(one.desk.client, place, outgoing, seconds=SECONDS, limit=ANSWER, connect=connect)
+        status, body = await call(one.desk.client, place, outgoing, Bounds(SECONDS, ANSWER, connect))
     except UpstreamFailure as failure:
         log.logger().warning("poll_failed", channel=channel.name, reason=failure.message)
         return None

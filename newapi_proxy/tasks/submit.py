@@ -25,7 +25,7 @@ from newapi_proxy.snapshot import Snapshot, Token, matches
 from newapi_proxy.store import logs, replies, tasks
 from newapi_proxy.store.tasks import Job, Owner
 from newapi_proxy.tasks import books, moves
-from newapi_proxy.tasks.calls import Desk, Place, call, marked
+from newapi_proxy.tasks.calls import Bounds, Desk, Errand, Place, call, marked
 from newapi_proxy.wire import tree
 
 ANSWER: Final = 4 << 20  # bytes of an answer to a submission
@@ -36,7 +36,8 @@ _INPUT: Final = '{"input":""}'  # what New API keeps in the other table's proper
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
     """A submission and who makes it. `at` unix seconds; `priced`: the name that may have a price of its own; `kept`:
-    from status and reply to what is told again under the client's idempotency key, if it sent one."""
+    from status and reply to what is told again under the client's idempotency key, if it sent one; `errand`: by which
+    the process can end it."""
 
     request_id: str
     work: Tasks
@@ -48,6 +49,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     client_ip: str = ""
     priced: str = ""
     kept: Callable[[int, bytes], replies.Answer] | None = None
+    errand: Errand | None = None
 
 
 class Choice(Protocol):
@@ -220,7 +222,7 @@ async def _forward(desk: Desk, asked: Asked, choice: Choice, place: Place, *, pi
         try:
             outgoing = work.submit(form, place.target(form.model, asked.at))
             status, body = await call(
-                desk.client, place, outgoing, seconds=work.patience, limit=ANSWER, connect=connect
+                desk.client, place, outgoing, Bounds(work.patience, ANSWER, connect, asked.errand)
             )
             submitted = work.submitted(form, status, body)
         except UpstreamFailure as failure:

@@ -17,10 +17,11 @@ from multidict import istr
 from newapi_proxy import log, metrics
 from newapi_proxy.errors import ClientError, ProxyError, internal
 from newapi_proxy.relay.house import House
+from newapi_proxy.relay.memory import Budget
 from newapi_proxy.relay.record import Record, Visit
 from newapi_proxy.snapshot import Snapshot, Token
 from newapi_proxy.web import guesses, inbound, keys
-from newapi_proxy.web.body import DISK, Budget
+from newapi_proxy.web.body import DISK
 from newapi_proxy.web.router import UNKNOWN, Match, Route, Router, split
 from newapi_proxy.web.server import CLOSED, KEPT, Arrival, Sent
 from newapi_proxy.wire import tree
@@ -73,7 +74,7 @@ class Edge:
         self.keys = keys.Keys()
         self.guesses = guesses.Guesses()
         self.draining = False
-        self.budget = Budget()
+        self.budget = house.memory
         self.disk = Budget(DISK)
         self.routes = tuple(routes)
         self._router = Router(self.routes)

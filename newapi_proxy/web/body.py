@@ -14,6 +14,7 @@ from typing import Final
 from aiohttp.streams import StreamReader
 
 from newapi_proxy.errors import ClientError, OurError
+from newapi_proxy.relay.memory import Budget
 
 BODY_SECONDS: Final = 120.0
 BODY_GRACE: Final = 10.0  # after it a body must have come at BODY_RATE on the average
@@ -21,17 +22,6 @@ BODY_RATE: Final = 1024  # bytes per second
 SMALL: Final = 65536  # compressed bytes that are inflated on the loop, if they give no more than a PIECE
 PIECE: Final = 1 << 20  # bytes that are inflated at once
 DISK: Final = 8 << 30  # bytes of forms kept in files at once; above, as well
-BUDGET: Final = 256 << 20  # bytes of request bodies held at once; above, requests are turned away
-
-
-class Budget:
-    """The memory, or the disk, that all bodies may take together. `held` are the bytes promised to them now."""
-
-    __slots__ = ("held", "most")
-
-    def __init__(self, most: int = BUDGET) -> None:
-        self.held = 0
-        self.most = most
 
 
 class Share:

@@ -27,7 +27,7 @@ from newapi_proxy.store.replies import Answer
 from newapi_proxy.store.windows import Full
 from newapi_proxy.surfaces import midjourney, suno
 from newapi_proxy.surfaces.base import PATH
-from newapi_proxy.tasks.calls import Desk, call, marked
+from newapi_proxy.tasks.calls import Bounds, Desk, Errand, call, marked
 from newapi_proxy.tasks.submit import Asked, owner, submit
 from newapi_proxy.web import body, inbound, keys
 from newapi_proxy.web.app import Action, Call, Edge, Failure, wait
@@ -190,6 +190,7 @@ async def _submit(
     taken = await house.windows.take(token.ceilings) if token.ceilings else None
     if isinstance(taken, Full):
         raise refused([taken], _SUBJECT[taken.ceiling.scope])
+    errand = Errand()
     choice = Planned(house, guest.visit, record, serving(snapshot, token, form.model, platform))
     asked = Asked(
         request_id=guest.visit.request_id,
@@ -202,10 +203,13 @@ async def _submit(
         client_ip=guest.visit.client_ip,
         priced=priced,
         kept=kept,
+        errand=errand,
     )
+    house.watches.add(errand)  # its client may go: a stop waits for it all the same
     try:
         done = await submit(guest.desk, asked, choice)
     finally:
+        house.watches.discard(errand)
         choice.close()
         if taken is not None:  # what was refused before anything was sent is not counted
             (house.windows.release if choice.begun else house.windows.cancel)(taken)
@@ -290,9 +294,8 @@ async def _seed(guest: Guest) -> None:
     outgoing = work.seed(job.task.task_id, place.target("", guest.record.now()))
     connect = guest.snapshot.config.relay.connect_timeout
     try:
-        status, data = await call(
-            guest.desk.client, place, outgoing, seconds=SEED_SECONDS, limit=SEED_ANSWER, connect=connect
-        )
+        bounds = Bounds(SEED_SECONDS, SEED_ANSWER, connect)
+        status, data = await call(guest.desk.client, place, outgoing, bounds)
     except UpstreamFailure:
         raise midjourney.refusal("unreachable") from None
     guest.answer(status if 200 <= status < 300 else 502, midjourney.seed(data))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import orjson
 import pytest
 
 from tests.daemon.talk import ask
-from tests.fakes import installations
+from tests.fakes import installations, midjourney
 from tests.fakes.installations import AGES, KEY
 from tests.fakes.process import ROOT, Daemon
 from tests.fakes.scripted import Say, Scripted
@@ -272,6 +274,42 @@ def test_channels_of_every_form_reach_their_provider(daemon: Start, upstream: Sc
     upstream.says(Say(status=404))
     assert ask(running.url, model="mapped", headers=BEARER)[0] == 503
     assert running.wait(lambda line: line.get("model") == "mapped")["channel"] is None
+
+
+PICTURES = """CREATE TABLE midjourneys (id integer PRIMARY KEY, code integer, user_id integer, action text, mj_id text,
+    prompt text, prompt_en text, description text, state text, submit_time integer, start_time integer,
+    finish_time integer, image_url text, status text, progress text, fail_reason text, channel_id integer,
+    quota integer, buttons text, properties text)"""
+
+
+async def test_pictures_that_were_under_way_are_ended(daemon: Start, tmp_path: Path) -> None:
+    """The other program's open tasks are asked after: one is finished, one has failed and is paid back."""
+    file = tmp_path / "one-api.db"
+    async with midjourney.serving() as mj:
+        mj.now = 9
+        channel = {"id": 4, "type": 5, "key": "mj-secret", "models": "mj_imagine", "base_url": mj.url, "name": "draw"}
+        installations.stand(file, "new-api-2025", mj.url, channels=(channel,))
+        change(file, PICTURES)
+        for id, prompt in (("1", "cat"), ("2", "[fail]")):
+            mj.lives[id] = midjourney.Life(id, "IMAGINE", prompt, 0, "")
+            row = (int(id), 1, 1, "IMAGINE", id, (int(time.time()) - 5) * 1000, "IN_PROGRESS", "31%", 4, 70)
+            change(
+                file,
+                "INSERT INTO midjourneys (id, code, user_id, action, mj_id, submit_time, status, progress, channel_id, "
+                "quota) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                *row,
+            )
+        ((before,),) = found(file, "SELECT quota FROM users WHERE id = 1")
+        running = await asyncio.to_thread(daemon, CONFIG.format(file=file) + "tasks: {interval: 0.2s}\n")
+        line = await asyncio.to_thread(running.wait, lambda line: line.get("outcome") == "failure")
+        assert (line["request_id"], line["refunded"]) == ("adopted:midjourneys:2", 70)
+        await asyncio.to_thread(running.wait, lambda line: line.get("outcome") == "success")
+    assert found(file, "SELECT status, progress FROM midjourneys ORDER BY id") == [
+        ("SUCCESS", "100%"),
+        ("FAILURE", "100%"),
+    ]
+    assert found(file, "SELECT quota FROM users WHERE id = 1") == [(before + 70,)]
+    assert found(file, "SELECT user_id, quota FROM logs WHERE type = 6") == [(1, 70)]
 
 
 def test_the_other_program_goes_on_with_the_file(daemon: Start, upstream: Scripted, tmp_path: Path) -> None:

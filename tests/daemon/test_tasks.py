@@ -117,6 +117,25 @@ async def _imagine(session: ClientSession, running: Daemon, prompt: str) -> Any:
         return orjson.loads(await response.read())["result"]
 
 
+async def test_a_stop_while_upstream_thinks(daemon: Start) -> None:
+    """A stop waits for a submission whose client has gone: what upstream accepts is charged and has its row."""
+    async with midjourney.serving() as mj:
+        mj.knobs.hang = True
+        running = await asyncio.to_thread(daemon, CONFIG.format(mj=mj.url, suno="http://127.0.0.1:9"))
+        async with ClientSession() as session:
+            asking = asyncio.ensure_future(_imagine(session, running, "kept"))
+            await asyncio.wait_for(mj.arrived.wait(), 10)
+            asking.cancel()
+        stopping = asyncio.ensure_future(asyncio.to_thread(running.stop))
+        await asyncio.to_thread(running.wait, "draining")
+        await asyncio.wait([stopping], timeout=1.0)  # longer than a drain without it takes
+        mj.released.set()
+        assert await stopping == 0
+        with closing(sqlite3.connect(running.config.parent / "newapi.db")) as conn:
+            assert conn.execute("SELECT quota, fail_reason FROM midjourneys").fetchall() == [(50_000, "")]
+            assert conn.execute("SELECT remain_quota, used_quota FROM tokens").fetchall() == [(4_950_000, 50_000)]
+
+
 async def test_a_kill_before_upstream_answers(daemon: Start) -> None:
     """Killed while upstream thinks, the daemon gives the hold back at its next start; open tasks are polled on."""
     async with midjourney.serving() as mj:
