@@ -356,6 +356,7 @@ def test_pictures_in_results() -> None:
     image = {"inlineData": {"mimeType": "image/png", "data": "QUJD"}}
     result = parts({"functionResponse": {"name": "f", "response": {}, "parts": [image]}})[0]
     assert [(one.kind, one.data) for one in result.parts] == [("image", "QUJD")]
+    assert not result.plain  # a plain result is written as its text, which this one has not
 
 
 def test_thoughts() -> None:

@@ -19,6 +19,7 @@ from newapi_proxy.ir.ask import Ask, Media, ToolResult
 from newapi_proxy.ports import Fetched, Interrupt
 from newapi_proxy.relay.media import MOST, Parcels, by_url, media_type
 from newapi_proxy.secret import Secret
+from newapi_proxy.surfaces.responses import RESPONSES
 from newapi_proxy.surfaces.speech import SPEECH
 from tests.fakes.crowd import Crowd
 from tests.fakes.ports import Script
@@ -335,6 +336,25 @@ async def test_a_provider_that_fetches_itself_serves(tmp_path: Path, client: str
     both = (channel("a", "cloudflare", 1), channel("b", "openai"))
     async with stage(tmp_path, both, Script(whole({"content": "x"}), headers=JSON), fetcher=Library()) as one:
         assert (await one.ask(SURFACES[client], **a_page(client))).status == 200
+
+
+@pytest.mark.parametrize(
+    ("model", "asked", "file"),
+    [
+        ("m", [], {"type": "input_file", "file_url": "https://h/c.pdf"}),
+        ("o1-mini", ["https://h/c.pdf"], "data:application/pdf;base64," + base64.b64encode(PDF).decode()),
+    ],
+)
+async def test_a_file_of_the_same_format(tmp_path: Path, model: str, asked: list[str], file: Any) -> None:
+    """A format that has files by URL keeps them on its own kind of server; a model of another endpoint gets bytes."""
+    library = Library()
+    given = {"type": "input_file", "file_url": "https://h/c.pdf"}
+    one_channel = (msgspec.structs.replace(channel("a", "openai"), model_mapping={"m": model}),)
+    async with stage(tmp_path, one_channel, Script(b"{}", status=500, headers=JSON), fetcher=library) as one:
+        await one.ask(RESPONSES, model="m", input=user(given))
+        (body,) = one.sent
+    told = (body.get("input") or body.get("messages"))[0]["content"][0]
+    assert (library.asked, told if "input" in body else told["file"]["file_data"]) == (asked, file)
 
 
 async def test_a_failure_after_a_keepalive(tmp_path: Path) -> None:

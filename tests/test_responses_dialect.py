@@ -273,6 +273,13 @@ def test_lonely_reasoning(name: str, items: list[Node], kept: list[int]) -> None
     assert tree(sent(ask(items)))["input"] == [items[place] for place in kept]
 
 
+def test_reasoning_without_a_name() -> None:
+    """What has no id is replayed wherever it stands: upstream looks for the follower of items that it can name."""
+    nameless = {"type": "reasoning", "summary": [], "encrypted_content": "gAAAnameless"}
+    items = [{"role": "user", "content": "a"}, nameless, nameless, {"role": "user", "content": "b"}]
+    assert tree(sent(ask(items)))["input"] == items
+
+
 def test_foreign_reasoning() -> None:
     """What another provider's model thought is left out: upstream could not decrypt it."""
     foreign = {**REASONING, "id": "rs_local_1", "encrypted_content": "anthropic-claude-v1.s.c2ln"}

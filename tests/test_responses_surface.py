@@ -288,6 +288,20 @@ def test_stateless_is_nothing_special() -> None:
     assert (read.own, dict(read.controls.steering), read.unknown) == ((), {}, ())
 
 
+def test_tools_among_the_items() -> None:
+    """Tools told later are tools of the request; what is told of a name last holds, and no turn is made of it."""
+    later = {**FUNCTION, "description": "new"}
+    more = {**FUNCTION, "name": "g"}
+    given = {"type": "additional_tools", "role": "developer", "tools": [later, more]}
+    one = ask([{"role": "user", "content": "Hi"}, given], tools=[FUNCTION])
+    assert [(tool.name, tool.description, tool.path) for tool in one.tools] == [
+        ("f", "new", "input.1.tools.0"),
+        ("g", None, "input.1.tools.1"),
+    ]
+    assert [turn.role for turn in one.turns] == ["user"]
+    assert fault(input=[{**given, "tools": 1}]).param == "input.0.tools"
+
+
 def test_tools_and_choices() -> None:
     """Functions, free-form tools in the chat format's shape, hosted ones verbatim; a web search is a wish."""
     grammar = {"type": "grammar", "syntax": "lark", "definition": "start: /x/"}

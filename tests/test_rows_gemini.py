@@ -706,6 +706,14 @@ def test_web_search(letter: str) -> None:
         assert both.body["toolConfig"] == {"includeServerSideToolInvocations": True}
 
 
+def test_wishes_of_another_search() -> None:
+    """T-GEMI-050 (AM): what Google's search cannot be told is said to be left out."""
+    tool = {"type": "web_search_20250305", "name": "web_search", "max_uses": 3, "allowed_domains": ["a.example"]}
+    one = posted("AM", searching("AM") | {"tools": [tool]})
+    assert one.body["tools"] == [{"googleSearch": {}}]
+    assert one.outgoing.dropped == ("tools.0.allowed_domains", "tools.0.max_uses")
+
+
 @across("OC", "OR", "AM", "GG")
 def test_web_search_beside_functions(letter: str) -> None:
     """T-GEMI-051: refused before the third generation; Gemini's own clients hear it from upstream."""

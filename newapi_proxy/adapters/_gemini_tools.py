@@ -29,6 +29,7 @@ def tools(ask: Ask, draft: Draft) -> list[Tree]:
         own = _own(tool)
         if own is not None:
             others.update(own)
+            draft.dropped += _wishes(tool)
         elif filtered is None or tool.name in filtered:
             functions.append(_function(tool, draft))
     search = ask.controls.steering.get("web_search_options")
@@ -77,6 +78,14 @@ def _own(tool: Tool) -> Tree | None:
     if tool.kind == "server" and tool.name.startswith("web_search"):
         return {"googleSearch": {}}
     raise Unsupported(f"Gemini has no {tool.kind} tool like {tool.name!r} ({tool.path}).", tool.path or "tools")
+
+
+def _wishes(tool: Tool) -> list[str]:
+    """The paths of what another provider's search was told beside its name: Google's takes no wishes (T-GEMI-050)."""
+    if tool.kind != "server" or tool.family == DIALECT or tool.server is None:
+        return []
+    named = ("type", "name", "cache_control")
+    return [f"{tool.place}.{name}" for name, value in tool.server.items() if name not in named and value is not None]
 
 
 # Names are never rewritten: the client would not know its own tool again (B.0).

@@ -25,6 +25,7 @@ from newapi_proxy.wire.tree import Document
 PATH: Final = "/v1/responses"
 NATIVE: Final = frozenset({"openai", "deepseek", "openrouter", "xai"})
 """Servers of the OpenAI format that are known to have this endpoint; Azure builds its own."""
+OPENS: Final = frozenset({DIALECT})  # `file_url` is a field of this format, which its servers fetch (A.4)
 
 
 class OpenAIResponses(msgspec.Struct, frozen=True, kw_only=True):

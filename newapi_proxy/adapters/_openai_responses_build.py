@@ -76,10 +76,13 @@ def _marks(item: Node) -> tuple[Any, Any]:
 
 
 def _following(items: list[Any]) -> list[Any]:
-    """The items without reasoning that stands last, or before words that are not the model's."""
+    """The items without reasoning that stands last, or before words that are not the model's.
+
+    Upstream looks for the follower of an item that it can name: what has no id is taken wherever it stands.
+    """
     out: list[Any] = []
     for item in reversed(items):
-        if _reasoning(item) and not (out and _model_said(out[-1])):
+        if _reasoning(item) and item.get("id") and not (out and _model_said(out[-1])):
             continue
         out.append(item)
     return out[::-1]

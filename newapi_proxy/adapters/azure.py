@@ -16,7 +16,7 @@ from newapi_proxy.adapters._openai_endpoints import Place, edited, embeddings
 from newapi_proxy.adapters._openai_media import Site, images, speech, transcription
 from newapi_proxy.adapters._openai_models import named
 from newapi_proxy.adapters._openai_realtime import realtime
-from newapi_proxy.adapters._openai_responses import OpenAIResponses
+from newapi_proxy.adapters._openai_responses import OPENS, OpenAIResponses
 from newapi_proxy.adapters.base import Adapter, Headers, Options, Target, join
 from newapi_proxy.adapters.openai import OpenAIChat, Quirks, file_urls
 from newapi_proxy.errors import UpstreamFailure
@@ -138,6 +138,7 @@ ADAPTER: Final = Adapter(
     transcription=transcription(_MEDIA),
     realtime=realtime(_session, _auth, keyed=False, failed=_failed),
     by_bytes=file_urls,
+    opens=OPENS,
     suffixes=named,
     inherited=_inherited,
     owner="azure",

@@ -210,7 +210,8 @@ class Adapter(msgspec.Struct, frozen=True, kw_only=True):
 
     `numbers`: channel numbers in New API's database. `chat`: dialects in order of preference, the client's own wins
     where it is among them; beside it one slot for each other kind of endpoint. `by_bytes`: whether a medium that the
-    client gave as a URL must reach this upstream model as bytes. `suffixes`: a requested name that says how to reason,
+    client gave as a URL must reach this upstream model as bytes. `opens`: the formats in which that does not hold:
+    their own requests go out with their URLs. `suffixes`: a requested name that says how to reason,
     taken apart (ir.suffix; decision 15). `credential`: how the key becomes a token, where it must. `key_fault`: what is
     wrong with a key, for who checks a configuration; it does not quote the key. `uploads`: how media become files of
     the provider's own, where they must. `tuned`: `chat` for a channel's options, where they say how to read answers.
@@ -237,6 +238,7 @@ class Adapter(msgspec.Struct, frozen=True, kw_only=True):
     balance: Callable[[Target, date], Generator[Outgoing, Any, tuple[Decimal, str] | None]] | None = None
     local: Local | None = None
     by_bytes: Callable[[Media, str], bool] | None = None
+    opens: frozenset[str] = frozenset()
     suffixes: Callable[[str], Named | None] | None = None
     credential: Credential | None = None
     key_fault: Callable[[Secret], str | None] | None = None

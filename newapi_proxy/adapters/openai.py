@@ -281,6 +281,7 @@ def compatible(
         **_openai_media.beside(name, first.auth, first.quirks.headers),
         balance=BALANCES.get(name),
         by_bytes=file_urls,
+        opens=_openai_responses.OPENS,
         suffixes=suffixes,
         owner=owner or name,
     )

@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from newapi_proxy import log
+from newapi_proxy.adapters.base import speaks
 from newapi_proxy.errors import OurError, ProxyError, Unsupported, UpstreamFailure
 from newapi_proxy.ir.ask import Ask
 from newapi_proxy.ports import Incoming, Interrupt, Sink
@@ -146,6 +147,10 @@ class Attempts:
                 return ask
             self._parcels = Parcels(ask, media, self._house.fetcher, self._given.snapshot.config)
         model = channel.upstream_model(ask.model)
+        if ask.dialect in channel.adapter.opens:
+            dialect = speaks(channel.adapter, ask.dialect, model)
+            if dialect is not None and dialect.dialect == ask.dialect:
+                return ask
         return await self._parcels.carried(channel.adapter.by_bytes, model, lambda: self._watch.attempt(None))
 
     def dropped(self) -> list[tuple[str, str]]:

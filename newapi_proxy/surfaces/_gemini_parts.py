@@ -168,7 +168,7 @@ def _result(result: Node, path: str, calls: _Calls) -> Part:
         id=calls.answered(name, text_in(result, "id", path)),
         parts=tuple(parts),
         name=name,
-        plain=len(parts) == 1,
+        plain=len(parts) == 1 and isinstance(parts[0], Text),
         is_error=error is not None and error is not False,
         path=path,
     )

@@ -34,13 +34,17 @@ _STORED: Final = frozenset({"item_reference", "compaction"})  # what only its pr
 
 
 class Items:
-    """The turns so far; `bound` lists the items that only a provider of this format can read."""
+    """The turns so far; `bound` lists the items that only a provider of this format can read.
 
-    __slots__ = ("_called", "_group", "_path", "_signature", "bound", "turns")
+    `tools`: the lists of tools that stand among the items, each with its path.
+    """
+
+    __slots__ = ("_called", "_group", "_path", "_signature", "bound", "tools", "turns")
 
     def __init__(self) -> None:
         self.turns: list[Turn] = []
         self.bound: list[str] = []
+        self.tools: list[tuple[Any, str]] = []
         self._group: list[Part] = []  # what the model is saying
         self._path = ""
         self._called: dict[str, str] = {}
@@ -67,6 +71,8 @@ class Items:
                 self._call(item, path, "custom", text_of(item.get("input"), f"{path}.input"))
             case "function_call_output" | "custom_tool_call_output":
                 self._result(item, path)
+            case "additional_tools":
+                self.tools.append((item.get("tools"), f"{path}.tools"))
             case _ if kind in _STORED:
                 self.bound.append(path)
             case _:

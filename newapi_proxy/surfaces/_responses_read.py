@@ -70,7 +70,9 @@ def read(body: bytes, count_only: bool) -> Ask:
     items = Items()
     bound = _said(sent, items, bound)
     steering, unknown = _rest(sent)
-    tools = _tools(sent.get("tools"), steering)
+    tools = _tools(sent.get("tools"), "tools", steering)
+    for more, place in items.tools:
+        tools = _latest(tools, _tools(more, place, steering))
     return Ask(
         dialect=DIALECT,
         model=model,
@@ -155,12 +157,12 @@ def _rest(sent: Node) -> tuple[dict[str, Any], tuple[str, ...]]:
     return steering, tuple(unknown)
 
 
-def _tools(value: Any, steering: dict[str, Any]) -> tuple[Tool, ...]:
+def _tools(value: Any, place: str, steering: dict[str, Any]) -> tuple[Tool, ...]:
     if value is None:
         return ()
     out = []
-    for number, item in enumerate(list_of(value, "tools")):
-        path = f"tools.{number}"
+    for number, item in enumerate(list_of(value, place)):
+        path = f"{place}.{number}"
         node = object_of(item, path)
         kind = text_in(node, "type", f"{path}.") or "function"
         if kind.startswith(_SEARCHES):
@@ -168,6 +170,13 @@ def _tools(value: Any, steering: dict[str, Any]) -> tuple[Tool, ...]:
         else:
             out.append(_tool(kind, node, path))
     return tuple(out)
+
+
+def _latest(tools: tuple[Tool, ...], more: tuple[Tool, ...]) -> tuple[Tool, ...]:
+    """Tools told later beside the earlier ones: other formats have one list of tools, with each name once."""
+    if not more:
+        return tools
+    return tuple({tool.name: tool for tool in (*tools, *more)}.values())
 
 
 def _search(node: Node) -> Node:
