@@ -166,6 +166,18 @@ async def test_a_refusal_takes_nothing(make: Site) -> None:
     assert await admitted(one, wide)
 
 
+@pytest.mark.parametrize("ends", [("a", "b"), ("", "x"), ("", " ")])
+async def test_long_names_are_told_apart(make: Site, ends: tuple[str, str]) -> None:
+    """Subjects whose names begin alike for longer than a table's key, or differ by a blank, do not share a window."""
+    one, other = await make(), await make()
+    for name in ("n" * 190, "ü" * 300, "short"):
+        first, second = (ceiling(name + end, 1, rpm(1)) for end in ends)
+        assert await admitted(one, first)
+        assert await admitted(one, second)
+        assert not await admitted(other, first)
+        assert not await admitted(other, second)
+
+
 async def test_estimates_are_corrected_for_all(make: Site) -> None:
     """What an answer did not use is room for the others, what it used more is not."""
     one, other = await make(), await make()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from hashlib import sha256
 from typing import Final
 
 from sqlalchemy import Column, Connection, String, Table, Text, bindparam, delete, select, update
@@ -10,7 +11,8 @@ from sqlalchemy import Column, Connection, String, Table, Text, bindparam, delet
 from newapi_proxy.store.rows import inserting
 from newapi_proxy.store.schema import OWN
 
-LONGEST: Final = 191  # characters of a subject's name
+LONGEST: Final = 191  # characters of a subject's key
+DIGITS: Final = 32  # of the digest of a name that does not fit
 TABLE: Final = Table(
     "proxy_windows",
     OWN,
@@ -19,6 +21,17 @@ TABLE: Final = Table(
 )
 _ADD: Final = inserting(TABLE, "id", "state", once=True)
 _FIND: Final = select(TABLE.c.state).where(TABLE.c.id == bindparam("subject")).with_for_update()
+
+
+def named(subject: str) -> str:
+    """The subject's key in the table: its name or, of one that does not fit, the beginning with a digest of the whole.
+
+    MariaDB takes no notice of blanks at the end.
+    """
+    if len(subject) <= LONGEST and not subject.endswith(" "):
+        return subject
+    digest = sha256(subject.encode("utf-8", "surrogatepass")).hexdigest()[:DIGITS]
+    return f"{subject[: LONGEST - DIGITS - 1]}#{digest}"
 
 
 def load(conn: Connection, id: str) -> str | None:

@@ -101,7 +101,7 @@ class _Subjects:
 
     def get(self, subject: str) -> _Subject:
         """A subject, empty where there is no row."""
-        id = subject[: subjects.LONGEST]
+        id = subjects.named(subject)
         if id not in self._known:
             text = subjects.load(self._conn, id)
             if text is not None:
