@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import random
+import time
 from typing import Any
 
 import orjson
@@ -726,6 +727,34 @@ def test_messages_are_scrubbed(secret: str) -> None:
     assert secret not in told
     assert told.startswith("The model gpt-4.1-mini said no to ***")
     assert told.endswith("at messages.0.content today")
+
+
+@pytest.mark.parametrize("secret", ["sk-" + "a1" * 40, "https://api.upstream.example/" + "x" * 80, "0b" * 40])
+@pytest.mark.parametrize("cut", range(0, 84, 7))
+def test_half_a_secret_is_not_told(secret: str, cut: int) -> None:
+    """A message that is too long does not end inside something that would be masked if it were whole."""
+    before = "word " * 796
+    told = _failures.scrubbed(f"{before}{'.' * (20 - cut % 20)} {secret} {'word ' * 300}")
+    assert not any(secret[at : at + 12] in told for at in range(len(secret) - 11))
+    assert told.startswith(before)
+
+
+HOSTILE = (
+    "a.", "1.", "a-", "a-b.", "aA1", "@", "a@", "x@a.", "Bearer ", "sk-", "[:", "[", "org-", "0123abcd-", "a.co/",
+    ".com", "http://", "api key ", "invalid", "incorrect ", "apikey", "-", ".", " ", "://", "user_", "[a", "\n", "é",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("part", HOSTILE)
+def test_hostile_messages_take_no_time(part: str) -> None:
+    """A megabyte that is made to hurt is read in the time of an honest message, whatever of it is kept."""
+    error = {"error": {"message": "no: " + part * (1_000_000 // len(part)), "type": "t"}}
+    short = part * (3900 // len(part))
+    since = time.process_time()
+    for _ in range(10):
+        _failures.normalise(400, _failures.told(error), {})
+        _failures.scrubbed(short)
+    assert time.process_time() - since < 0.25
 
 
 def test_extras_of_errors() -> None:

@@ -33,6 +33,7 @@ _POLICY: Final = re.compile(
 )
 _NO_CREDIT: Final = ("insufficient_quota", "billing_hard_limit_reached", "insufficient_balance")
 
+# Linear in the message, each of them: who can make a provider quote him chooses what they are run on.
 _SECRETS: Final = (
     re.compile(r"\b(?:https?|wss?|grpc)://[^\s\"'<>)\]}]+", re.I),
     re.compile(r"\bBearer\s+[^\s\"',]+", re.I),
@@ -41,17 +42,21 @@ _SECRETS: Final = (
         r"(?<![A-Za-z0-9])(?:(?:rk|pk|gsk|xai|r8|hf|fw|pplx|csk|nvapi|tgp)[-_]|AIza|ya29|AKIA|ASIA)[-_.A-Za-z0-9*]{16,}"
     ),
     re.compile(r"\b(?:org|proj|req|acct|user)[-_][A-Za-z0-9]{8,}\b"),
-    re.compile(r"[^\s@\"'<>(]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+"),
-    re.compile(
-        r"\b(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?\.)+"
-        r"(?:com|ai|io|net|org|cn|dev|app|cloud|xyz|co|run|tech|top|internal|local|localdomain)\b(?::\d+)?(?:/[^\s\"'<>]*)?",
-        re.I,
-    ),
+    re.compile(r"(?<![^\s@\"'<>(])[^\s@\"'<>(]++@[A-Za-z0-9-]++(?:\.[A-Za-z0-9-]++)+"),
     re.compile(r"\b\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?\b"),
     re.compile(r"\[[0-9A-Fa-f:]{3,}\](?::\d+)?"),
     re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b", re.I),
     re.compile(r"(?<![\w-])(?=[A-Za-z]*\d)(?=\d*[A-Za-z])[A-Za-z0-9]{32,}(?![\w-])"),
 )
+
+_TOP: Final = re.compile(
+    r"\.(?:com|ai|io|net|org|cn|dev|app|cloud|xyz|co|run|tech|top|internal|local|localdomain)\b(?::\d+)?(?:/[^\s\"'<>]*)?",
+    re.I,
+)
+_BEFORE_HOSTS: Final = 6  # of the patterns above
+_LETTERS: Final = "".join(map(chr, (*range(48, 58), *range(65, 91), *range(97, 123))))
+_HOST: Final = f"{_LETTERS}-."
+_SECRET: Final = f"{_LETTERS}-._*:/@=+%"  # what secrets and addresses are made of
 
 
 class Said(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,12 +70,37 @@ class Said(msgspec.Struct, frozen=True, kw_only=True):
     extra: Mapping[str, Any] = {}
 
 
-def scrubbed(message: str) -> str:
-    """The message without addresses, hosts, keys, organisations, mail addresses and request ids (demand R7)."""
-    message = message[:_LONGEST]
-    for pattern in _SECRETS:
+def scrubbed(message: str, most: int = _LONGEST) -> str:
+    """The message without addresses, hosts, keys, organisations, mail addresses and request ids (demand R7).
+
+    Of a longer one the first `most` characters, less the word in which they end: half a secret is not known as one.
+    """
+    if len(message) > most:
+        message = message[:most].rstrip(_SECRET)
+    for pattern in _SECRETS[:_BEFORE_HOSTS]:
+        message = pattern.sub(MASK, message)
+    message = _hosts_masked(message)
+    for pattern in _SECRETS[_BEFORE_HOSTS:]:
         message = pattern.sub(MASK, message)
     return message
+
+
+def _hosts_masked(message: str) -> str:
+    """Without hosts of known top domains: found by their ends, from which their labels are read backwards."""
+    pieces: list[str] = []
+    last = 0
+    for top in _TOP.finditer(message):
+        before = message[last : top.start()]
+        kept = before.rstrip(_HOST)
+        host = before[len(kept) :]
+        labels = host.rpartition("..")[2].lstrip("-.")
+        if labels and labels[-1] != "-":
+            pieces += [before[: len(before) - len(labels)], MASK]
+        elif not (not before and pieces):  # no host, unless it goes on from the last one
+            continue
+        last = top.end()
+    pieces.append(message[last:])
+    return "".join(pieces)
 
 
 def retry_after(headers: Headers) -> float | None:
@@ -212,7 +242,7 @@ def _or(code: str | int | None, default: str) -> str | int:
 
 
 def _speaks(pattern: re.Pattern[str], told: Said) -> bool:
-    return pattern.search(f"{told.message} {told.code} {told.type}") is not None
+    return pattern.search(f"{told.message[:_LONGEST]} {told.code} {told.type}") is not None
 
 
 _IMPLIED: Final = (

@@ -94,7 +94,8 @@ def _told(message: Any) -> str:
     """Upstream's words for a client: none that name the addresses behind it (tasks-and-accounts 2.3)."""
     if not isinstance(message, str):
         return ""
-    return "The upstream cannot be reached." if _ADDRESSES.search(message) else scrubbed(message[:LONGEST])
+    words = message[: 4 * LONGEST]
+    return "The upstream cannot be reached." if _ADDRESSES.search(words) else scrubbed(message, LONGEST)
 
 
 def _poll(ids: Sequence[str], to: Target) -> Outgoing:
