@@ -59,6 +59,8 @@ EVENTS: Final = frozenset(
         "task_finished",
         "poll_failed",
         "tasks_adopted",  # New API's, open when its database came here
+        "topup_paid",
+        "topup_refused",  # a notice whose signature was right
         "settle_failed",
         "holds_recovered",
         "ledger_unavailable",

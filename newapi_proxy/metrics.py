@@ -53,6 +53,8 @@ METRICS: Final[Mapping[str, _Metric]] = {
     "newapi_tasks_total": _Metric("counter", "Tasks submitted, refused and finished.", ("channel", "outcome")),
     "newapi_tasks_open": _Metric("gauge", "Tasks that are not finished.", ("channel",)),
     "newapi_tasks_refunded_total": _Metric("counter", "Quota units given back for failed tasks.", ("channel",)),
+    "newapi_topups_total": _Metric("counter", "Orders of credit begun, paid and refused.", ("provider", "outcome")),
+    "newapi_topup_quota_total": _Metric("counter", "Quota units that came in by orders and codes.", ("provider",)),
     "newapi_skipped_frames_total": _Metric("counter", "Upstream frames that could not be read."),
     "newapi_bugs_total": _Metric("counter", "Exceptions outside the failure tree; anything but 0 is a bug."),
 }
@@ -133,14 +135,11 @@ def rejected(reason: str) -> None:
     _add(_numbers["newapi_rejected_total"], (reason,), 1)
 
 
-def inflight(change: int) -> None:
-    """One request more (1) or less (-1)."""
-    _numbers["newapi_inflight"][()] += change
-
-
-def running() -> int:
-    """Requests being served now."""
-    return int(_numbers["newapi_inflight"][()])
+def inflight(change: int = 0) -> int:
+    """One request more (1) or less (-1); how many are being served now."""
+    numbers = _numbers["newapi_inflight"]
+    numbers[()] += change
+    return int(numbers[()])
 
 
 def tokens(model: str, usage: Mapping[str, Any]) -> None:
@@ -199,6 +198,13 @@ def tasks(channel: str, outcome: str = "", *, refunded: int = 0, open: int | Non
         _add(_numbers["newapi_tasks_refunded_total"], (channel,), refunded)
     if open is not None:
         _numbers["newapi_tasks_open"][(channel,)] = open
+
+
+def topup(provider: str, outcome: str, units: int = 0) -> None:
+    """An order was begun, or a notice or a code came, with this outcome; `units` were credited by it."""
+    _add(_numbers["newapi_topups_total"], (provider, outcome), 1)
+    if units:
+        _add(_numbers["newapi_topup_quota_total"], (provider,), units)
 
 
 def skipped_frame() -> None:

@@ -13,6 +13,7 @@ import msgspec
 
 from newapi_proxy.adapters.base import Outgoing
 from newapi_proxy.config.model import Fetch
+from newapi_proxy.errors import UpstreamFailure
 
 T = TypeVar("T")
 Take = Callable[[bytes], bool]
@@ -106,6 +107,42 @@ class Client(Protocol):
         `interrupt.cause` when interrupted. Redirects are never followed.
         """
         ...
+
+
+class Patience(msgspec.Struct, frozen=True):
+    """What a question may take: `seconds` in all, `connect` of them for the connection, `limit` bytes of an answer."""
+
+    seconds: float
+    connect: float
+    limit: int
+
+
+class Whole(msgspec.Struct, frozen=True):
+    """An upstream's whole answer. `headers`: names in lower case, the first value of each."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+async def whole(
+    client: Client, outgoing: Outgoing, interrupt: Interrupt, patience: Patience, *, proxy: str | None = None
+) -> Whole:
+    """One question and all of its answer. Raises UpstreamFailure (no answer, too late, too large), the interrupt's."""
+    seconds = patience.seconds
+    late = UpstreamFailure(
+        f"The upstream did not answer within {seconds:g} s.", status=504, kind="timeout", code="upstream_timeout"
+    )
+    timer = asyncio.get_running_loop().call_later(seconds, interrupt.fire, late)
+    try:
+        connect = min(patience.connect, seconds)
+        incoming = await client.open(outgoing, interrupt, connect_timeout=connect, proxy=proxy)
+        try:
+            return Whole(incoming.status, incoming.headers, await incoming.whole(patience.limit))
+        finally:
+            incoming.close()
+    finally:
+        timer.cancel()
 
 
 class Fetched(msgspec.Struct, frozen=True, kw_only=True):

@@ -413,16 +413,16 @@ def test_what_one_process_has_no_use_for(tmp_path: Path, key: str) -> None:
 
 
 def test_what_is_not_enforced_is_said(tmp_path: Path) -> None:
-    """Parts that this version lacks are understood and warned of, key by key."""
+    """A portal that names no part, or no way to pay, serves nothing and says so."""
     lines = warned(
         tmp_path,
         "portal: {}\n"
         "channels: [{name: e, type: echo, models: [gpt-4o]}]\n"
         "tokens: [{name: t, key: k, limits: {rpm: 1}, budget: {amount: $1, every: day}}]\n",
     )
-    assert {line.split(": ")[0] for line in lines} == {
-        "portal"
-    }  # fmt: skip
+    assert {line.split(": ")[0] for line in lines} == {"portal"}
+    (line,) = warned(tmp_path, "portal: {topup: {price: 7}}\nchannels: [{name: e, type: echo, models: [gpt-4o]}]\n")
+    assert line.startswith("portal.topup: names no way to pay, so nothing is served")
 
 
 def test_what_can_reach_nothing(tmp_path: Path) -> None:

@@ -9,9 +9,10 @@ import msgspec
 import pytest
 
 from newapi_proxy.adapters import ADAPTERS
-from newapi_proxy.config import model
+from newapi_proxy.config import model, portal
 from newapi_proxy.config.load import Loaded, read
 from tests.fakes.service_account import account
+from tests.fakes.wechatpay import private_pem, public_pem
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "config.example.yaml"
 TEXT = EXAMPLE.read_text(encoding="utf-8")
@@ -24,12 +25,18 @@ TYPES = [re.findall(r"type: (\S+)", block)[0] for block in CHANNELS]
 
 def environment() -> dict[str, str]:
     """A value for every variable that the examples name."""
-    return {name: f"key-of-{name}" for name in re.findall(r"\$\{([A-Z_]+)\}", TEXT)}
+    return {name: f"key-of-{name}".ljust(32, "-") for name in re.findall(r"\$\{([A-Z_]+)\}", TEXT)}
 
 
 def load(folder: Path, text: str) -> Loaded:
     """The text as a file of the owner's, with the service account's file beside it."""
-    for name, content in (("config.yaml", text), ("vertex-service-account.json", account())):
+    files = {
+        "config.yaml": text,
+        "vertex-service-account.json": account(),
+        "wechat-merchant-key.pem": private_pem("merchant"),
+        "wechat-public-key.pem": public_pem("platform"),
+    }
+    for name, content in files.items():
         (folder / name).write_text(content, encoding="utf-8")
         (folder / name).chmod(0o600)
     return read(folder / "config.yaml", environment())
@@ -84,6 +91,15 @@ def test_everything_at_once(tmp_path: Path) -> None:
     assert loaded.config.media == model.MediaConfig()
     assert loaded.config.tasks == model.Tasks()
     assert loaded.config.log == model.Log()
+    assert loaded.config.portal is not None
+    assert loaded.config.portal.topup is not None
+    sold = loaded.config.portal.topup
+    unsaid = portal.TopUp()
+    for name in ("price", "currency", "min_topup", "max_topup", "amounts"):
+        assert getattr(sold, name) == getattr(unsaid, name)
+    assert sold.easypay is not None
+    assert sold.easypay.methods == portal.EasyPay(address="", id="", key=sold.easypay.key).methods
+    assert sold.wechat is not None
 
 
 @pytest.mark.parametrize(
@@ -91,7 +107,7 @@ def test_everything_at_once(tmp_path: Path) -> None:
     [
         model.Config, model.Admin, model.Relay, model.MediaConfig, model.Fetch, model.Tasks, model.Tier, model.Price,
         model.Ratios, model.Override, model.Group, model.Limits, model.Channel, model.Budget, model.Token, model.Log,
-        model.Metrics,
+        model.Metrics, portal.Portal, portal.TopUp, portal.EasyPay, portal.WechatPay,
     ],
 )  # fmt: skip
 def test_every_key_is_documented(struct: type[msgspec.Struct]) -> None:

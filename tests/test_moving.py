@@ -72,9 +72,7 @@ def test_every_row_moves(
 
 
 @pytest.mark.parametrize("target", ["postgresql", "mysql"])
-def test_an_inherited_file_moves(
-    place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str], target: str
-) -> None:
+def test_an_inherited_file_moves(place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str], target: str) -> None:
     """Odd booleans, times and blanks of an old New API file become plain values; the command says what came over."""
     path, config = tmp_path / "one-api.db", tmp_path / "config.yaml"
     inherited.make(path, inherited.NEW_API)

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, inspect
+from sqlalchemy import Connection, insert, inspect
+from sqlalchemy.exc import IntegrityError
 
 from newapi_proxy.billing import audit, ledger
 from newapi_proxy.errors import OurError
-from newapi_proxy.store import channels, db, options, schema, sqlite, tokens, upgrades
+from newapi_proxy.store import channels, db, options, orders, schema, sqlite, tokens, upgrades
 from newapi_proxy.store.db import Database
 from tests.fakes import inherited, money
 
@@ -145,3 +146,29 @@ def test_an_online_copy_is_a_whole_database(database: Path, tmp_path: Path) -> N
         assert ledger.explain(conn, "a") is not None
         assert (audit.check(conn), sqlite.damage(conn)) == ([], [])
     assert to.stat().st_mode & 0o777 == 0o600
+
+
+OLD_ORDERS = """\
+CREATE TABLE top_ups(id integer, user_id integer, amount integer, money real, trade_no text, create_time integer,
+  status text, PRIMARY KEY(id));
+INSERT INTO top_ups VALUES (1, 7, 10, 73.0, 'USR7NOaB3xY91729000000', 1729000000, 'pending');
+"""
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_old_orders(database: Path, twice: bool) -> None:
+    """Orders of a New API of old gain columns, and a number of their own where none of them shares one."""
+    inherited.make(database, inherited.NEW_API.partition("CREATE TABLE top_ups")[0] + OLD_ORDERS)
+    if twice:
+        inherited.make(database, "INSERT INTO top_ups SELECT 2, 8, amount, money, trade_no, 5, 'success' FROM top_ups")
+    with db.connect(f"sqlite:///{database}", database.parent) as conn:
+        found = orders.find(conn, "USR7NOaB3xY91729000000")
+        assert (found is None) == twice  # which of the two is meant nobody can say
+        if found is not None:
+            assert (found.quota, found.money_minor, found.provider, found.status) == (None, 7300, "", "pending")
+        number = insert(schema.top_ups).values(trade_no="USR7NOaB3xY91729000000")
+        if twice:
+            conn.execute(number)
+        else:
+            with pytest.raises(IntegrityError):
+                conn.execute(number)

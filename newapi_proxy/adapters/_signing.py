@@ -10,7 +10,7 @@ import hashlib
 import hmac
 from typing import Any
 
-from newapi_proxy.wire import tree
+from newapi_proxy.wire import sealing, tree
 
 
 def hs256(header: dict[str, Any], claims: dict[str, Any], secret: str) -> str:
@@ -24,21 +24,8 @@ def rs256(header: dict[str, Any], claims: dict[str, Any], pem: str) -> str:
 
     Raises ValueError for text that holds no unencrypted RSA key; its message holds nothing of the key.
     """
-    # Loaded on first use: most daemons have no such key, and the library takes ten megabytes.
-    from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
-    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-    from cryptography.hazmat.primitives.hashes import SHA256
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
-    try:
-        key = load_pem_private_key(pem.encode(), None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise ValueError("no private key in PEM form") from None
-    if not isinstance(key, RSAPrivateKey):
-        raise ValueError("no RSA key")
     signed = b".".join(_encoded(tree.encode(part)) for part in ({"alg": "RS256", **header}, claims))
-    return (signed + b"." + _encoded(key.sign(signed, PKCS1v15(), SHA256()))).decode()
+    return (signed + b"." + _encoded(sealing.signed(signed, pem))).decode()
 
 
 def _encoded(data: bytes) -> bytes:

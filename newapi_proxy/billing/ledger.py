@@ -1,4 +1,4 @@
-"""Money moves here and in `refunds` only: hold, then settle or void; functions of a connection over batches.
+"""Money moves here, in `refunds` and `credits` only: hold, then settle or void; functions of a connection over batches.
 
 Source: architecture-examples 4.6, reliability 2 and 3, decisions 6 to 8. Each function runs inside the caller's
 transaction, is safe to repeat and says what it did. A batch is done in few statements; where one of its members cannot
@@ -198,7 +198,7 @@ def _each(
 ) -> list[_Done]:
     if len(items) > 1:
         try:
-            with savepoint(conn):
+            with savepoint(conn, "batch"):
                 return together(conn, items)
         except _Alone:
             pass

@@ -22,7 +22,7 @@ from newapi_proxy.secret import MASK, Secret
 _HIDDEN: Final = re.compile(
     r"auth|secret|passw|cookie|credential|signature|api.?key|private|(?:^|[-_.])(?:key|token)$", re.IGNORECASE
 )
-_FREE: Final = ("headers", "options", "portal", "set", "default")  # mappings in which anything may stand
+_FREE: Final = ("headers", "options", "set", "default")  # mappings in which anything may stand
 _UNITS: Final = {"duration": units.duration_text, "size": units.size_text, "money": units.money_text}
 
 

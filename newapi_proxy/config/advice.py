@@ -17,24 +17,18 @@ from newapi_proxy.config.rules import Rule, View
 Priced = Callable[[str, str], bool]
 """Whether (requested name, mapped name) has a price."""
 
-_UNENFORCED: Final[tuple[tuple[Path, str], ...]] = (  # shortened as versions learn them; "*" is any name or number
-    (("portal",), "is not served by this version: no pages are mounted"),
-)
-
 LOST: Final = "reaches no channel and model of this configuration"
 
 
-def _unenforced(view: View) -> Iterator[Fault]:
-    """Keys that are understood and have no effect yet: nobody should rely on them."""
-    unused = {("portal",)} if view.config.portal is None else set()
-    for path in view.places:
-        for pattern, message in _UNENFORCED:
-            if _matches(path, pattern) and path not in unused:
-                yield view.wrong(path, message)
-
-
-def _matches(path: Path, pattern: Path) -> bool:
-    return len(path) == len(pattern) and all(two in ("*", one) for one, two in zip(path, pattern, strict=True))
+def _hollow(view: View) -> Iterator[Fault]:
+    """A portal of which no part is named serves nothing."""
+    portal = view.config.portal
+    if portal is not None and portal.topup is None:
+        yield view.wrong(("portal",), "names no part of it, so nothing is served: topup")
+    elif portal is not None and portal.topup is not None:
+        sold = portal.topup
+        if not (sold.redeem or sold.easypay or sold.wechat):
+            yield view.wrong(("portal", "topup"), "names no way to pay, so nothing is served: easypay, wechat, redeem")
 
 
 def _alone(view: View) -> Iterator[Fault]:
@@ -169,7 +163,7 @@ def _harmless(view: View, path: Path) -> bool:
         return False
 
 
-_ADVICE: Final[tuple[Rule, ...]] = (_unenforced, _alone, _extras, _empty_channels, _lost_tokens, _lost_default)
+_ADVICE: Final[tuple[Rule, ...]] = (_hollow, _alone, _extras, _empty_channels, _lost_tokens, _lost_default)
 
 
 def advice(view: View, priced: Priced | None, plain: Mapping[Path, Place], exposed: Iterable[str]) -> list[Fault]:

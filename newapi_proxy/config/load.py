@@ -14,7 +14,7 @@ import msgspec
 from newapi_proxy import adapters
 from newapi_proxy.adapters.base import Options
 from newapi_proxy.billing import prices
-from newapi_proxy.config import advice, legacy, rules, source, walk
+from newapi_proxy.config import advice, legacy, rules, selling, source, walk
 from newapi_proxy.config.model import Channel, Config
 from newapi_proxy.config.nodes import Fault, Items, Node, Path, Place, Table, dotted
 from newapi_proxy.secret import Secret
@@ -52,7 +52,7 @@ def read(path: FilePath, environ: Mapping[str, str]) -> Loaded:
     config = msgspec.structs.replace(tree.value, groups={_DEFAULT_GROUP: 1.0, **tree.value.groups})
     view = rules.View(config, tree.places, Place(str(path), 1, 1), adapters.ADAPTERS)
     told = [*files.faults, *below.faults, *tree.faults, *wrong]
-    faults = _sorted([*told, *rules.apply(view, rules.RULES, told)])
+    faults = _sorted([*told, *rules.apply(view, (*rules.RULES, *selling.RULES), told)])
     warnings = _sorted([*below.warnings, *advice.advice(view, _priced(config, faults), tree.plain, files.exposed)])
     origins = {**tree.origins, **{path: origin for one in options.values() for path, origin in one.origins.items()}}
     config = _with_options(config, options)

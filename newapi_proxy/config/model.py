@@ -11,17 +11,13 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from newapi_proxy.config.units import Duration, Money, Size
+from newapi_proxy.config.portal import Portal
+from newapi_proxy.config.units import Duration, Money, Size, doc
 from newapi_proxy.secret import Secret
 
 
 class Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A mapping of the file; unknown keys are faults."""
-
-
-def doc(text: str) -> msgspec.Meta:
-    """A key's description, for the schema and for people."""
-    return msgspec.Meta(description=text)
 
 
 class Admin(Struct, frozen=True):
@@ -263,7 +259,7 @@ class Config(Struct, frozen=True):
     tokens: Annotated[tuple[Token, ...], doc("clients' keys")] = ()
     log: Annotated[Log, doc("standard output")] = Log()
     metrics: Annotated[Metrics, doc("Prometheus text")] = Metrics()
-    portal: Annotated[dict[str, Any] | None, doc("the web pages; absent: not mounted")] = None
+    portal: Annotated[Portal | None, doc("what is there for people: top-up; absent: not mounted")] = None
 
     def ratios_by_group(self) -> dict[str, float]:
         """Each group's factor on every price."""

@@ -23,6 +23,11 @@ _BYTES: Final = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "KB": 1
 _MONEY: Final = re.compile(r"\$\s*(-?\d+(?:\.\d+)?)|(-?\d+(?:\.\d+)?)\s*USD")
 
 
+def doc(text: str) -> msgspec.Meta:
+    """A key's description, for the schema and for people."""
+    return msgspec.Meta(description=text)
+
+
 def duration(text: str | float) -> float:
     """Seconds from "1m30s", "250ms" or a bare number of seconds. Raises ValueError."""
     if isinstance(text, (int, float)) and not isinstance(text, bool):

@@ -164,7 +164,8 @@ class _Walker:
         return values if isinstance(kind, mi.ListType) else frozenset(values)
 
     def _union(self, kind: mi.UnionType, node: Node, path: Path) -> Any:
-        """The first member that fits the node's shape and reads it without a fault; else the first one's faults."""
+        """The first member that fits the node's shape and reads it without a fault, or the only one that fits; else the
+        first one's faults."""
         if _null(node) and any(isinstance(bare(one), mi.NoneType) for one in kind.types):
             return None
         fitting = [one for one in kind.types if _fits(bare(one), node)]
@@ -176,7 +177,7 @@ class _Walker:
         for one in fitting:
             before = len(self.faults)
             value = self.value(one, node, path)
-            if len(self.faults) == before:
+            if len(self.faults) == before or len(fitting) == 1:
                 return value
             first = first or self.faults[before:]
             del self.faults[before:]

@@ -231,7 +231,7 @@ class Daemon:
         self._reload_wanted.set()
         for one in self._accepting:
             one.close()
-        log.logger().info("draining", inflight=metrics.running(), uptime=self._uptime())
+        log.logger().info("draining", inflight=metrics.inflight(), uptime=self._uptime())
         await polling.ended(self._polling)
         whole = await drain(self._house, self._servers, self._now)
         log.logger().info("drained", whole=whole)
@@ -263,7 +263,7 @@ class Daemon:
             "state",
             uptime=self._uptime(),
             draining=self._edge.draining,
-            inflight=metrics.running(),
+            inflight=metrics.inflight(),
             exchanges=len(house.watches),
             connections=sum(len(server.connections) for server in self._servers),
             body_bytes=self._edge.budget.held,

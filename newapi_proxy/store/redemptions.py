@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, RowMapping, and_, func, insert, select, update
 
 from newapi_proxy.store.row import number, words
 from newapi_proxy.store.schema import redemptions
@@ -49,20 +49,34 @@ class NewCodes(msgspec.Struct, frozen=True, kw_only=True):
 
 def load(conn: Connection) -> list[Code]:
     """Every code that is not deleted, by id."""
-    return [
-        Code(
-            id=row["id"],
-            key=words(row["key"]),
-            name=words(row["name"]),
-            status=number(row["status"], USABLE),
-            quota=number(row["quota"]),
-            created_time=number(row["created_time"]),
-            redeemed_time=number(row["redeemed_time"]),
-            expired_time=number(row["expired_time"]),
-            used_by=number(row["used_user_id"]),
-        )
-        for row in conn.execute(select(redemptions).where(_ALIVE).order_by(redemptions.c.id)).mappings()
-    ]
+    return [_code(row) for row in conn.execute(select(redemptions).where(_ALIVE).order_by(redemptions.c.id)).mappings()]
+
+
+def find(conn: Connection, key: str) -> Code | None:
+    """The code that people type so."""
+    row = conn.execute(select(redemptions).where(redemptions.c.key == key, _ALIVE)).mappings().first()
+    return None if row is None else _code(row)
+
+
+def _code(row: RowMapping) -> Code:
+    return Code(
+        id=row["id"],
+        key=words(row["key"]),
+        name=words(row["name"]),
+        status=number(row["status"], USABLE),
+        quota=number(row["quota"]),
+        created_time=number(row["created_time"]),
+        redeemed_time=number(row["redeemed_time"]),
+        expired_time=number(row["expired_time"]),
+        used_by=number(row["used_user_id"]),
+    )
+
+
+def use(conn: Connection, id: int, user_id: int, at: int) -> bool:
+    """Takes a usable code to used, once, whoever asks; whether it was usable."""
+    meant = and_(redemptions.c.id == id, func.coalesce(redemptions.c.status, USABLE) == USABLE, _ALIVE)
+    values = {"status": USED, "redeemed_time": at, "used_user_id": user_id}
+    return conn.execute(update(redemptions).where(meant).values(**values)).rowcount == 1
 
 
 def add(conn: Connection, new: NewCodes, at: int) -> list[str]:

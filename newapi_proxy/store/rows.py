@@ -161,17 +161,20 @@ def updating(
 
 
 @contextmanager
-def savepoint(conn: Connection) -> Iterator[None]:
-    """What happens inside is undone if it ends in an exception; the transaction around it goes on."""
+def savepoint(conn: Connection, name: str = "part") -> Iterator[None]:
+    """What happens inside is undone if it ends in an exception; the transaction around it goes on.
+
+    One inside another needs another name: MySQL forgets the outer one of the same.
+    """
     cursor = conn.connection.cursor()
     try:
-        cursor.execute("SAVEPOINT part")
+        cursor.execute(f"SAVEPOINT {name}")
         try:
             yield
         except BaseException:
-            cursor.execute("ROLLBACK TO SAVEPOINT part")
-            cursor.execute("RELEASE SAVEPOINT part")
+            cursor.execute(f"ROLLBACK TO SAVEPOINT {name}")
+            cursor.execute(f"RELEASE SAVEPOINT {name}")
             raise
-        cursor.execute("RELEASE SAVEPOINT part")
+        cursor.execute(f"RELEASE SAVEPOINT {name}")
     finally:
         cursor.close()

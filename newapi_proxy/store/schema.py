@@ -326,6 +326,12 @@ top_ups: Final = Table(
     _int("create_time"),
     _int("complete_time"),
     _word("status"),
+    # ours, NULL in rows of others: what is credited, to which key where it is one of ours, what exactly is to be paid
+    _int("quota"),
+    _int("token_id"),
+    _int("money_minor"),
+    _word("currency", kind=String(8)),
+    _word("provider_trade_no", kind=String(128)),
 )
 
 _setups: Final = Table(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from sqlalchemy import Connection, Table, inspect, literal, select, table, text
+from sqlalchemy import VARCHAR, Connection, Table, func, inspect, literal, select, table, text
 from sqlalchemy.schema import CreateColumn
 
 from newapi_proxy.errors import OurError
@@ -71,6 +71,22 @@ def _window_table(conn: Connection) -> None:
     _create(conn, subjects.TABLE)
 
 
+def _order_columns(conn: Connection) -> None:
+    """What an order of ours says beside New API's columns; one order a number, where old rows let that be so."""
+    _complete(conn, schema.top_ups)
+    number = schema.top_ups.c.trade_no
+    found = inspect(conn)
+    alone: list[Sequence[str | None]] = [
+        one["column_names"] for one in found.get_unique_constraints(schema.top_ups.name)
+    ]
+    alone += [one["column_names"] for one in found.get_indexes(schema.top_ups.name) if one["unique"]]
+    kinds = {one["name"]: one["type"] for one in found.get_columns(schema.top_ups.name)}
+    endless = conn.dialect.name == "mysql" and not isinstance(kinds[number.name], VARCHAR)  # no index takes it whole
+    twice = select(number).group_by(number).having(func.count() > 1, number.is_not(None)).limit(1)
+    if [number.name] not in alone and not endless and conn.execute(twice).first() is None:
+        conn.execute(text(f"CREATE UNIQUE INDEX idx_proxy_top_ups_trade_no ON {schema.top_ups.name} ({number.name})"))
+
+
 UPGRADES: Final[Sequence[tuple[str, Callable[[Connection], None]]]] = (
     ("origin", _origin),
     ("inherited_tables", _inherited_tables),
@@ -82,6 +98,7 @@ UPGRADES: Final[Sequence[tuple[str, Callable[[Connection], None]]]] = (
     ("hourly_mark", _hourly_mark),
     (adopting.UPGRADE, _task_tables),
     ("window_table", _window_table),
+    ("order_columns", _order_columns),
 )
 
 

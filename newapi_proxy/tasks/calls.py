@@ -5,7 +5,6 @@ Knows what submissions, polls and look-ups share; nothing of what they say.
 
 from __future__ import annotations
 
-import asyncio
 from hashlib import sha256
 from typing import Final
 
@@ -13,8 +12,8 @@ import msgspec
 
 from newapi_proxy.adapters.base import Outgoing, Target
 from newapi_proxy.clock import Clock
-from newapi_proxy.errors import OurError, UpstreamFailure
-from newapi_proxy.ports import Client, Interrupt
+from newapi_proxy.errors import OurError
+from newapi_proxy.ports import Client, Interrupt, Patience, whole
 from newapi_proxy.secret import Secret
 from newapi_proxy.snapshot import Channel
 from newapi_proxy.store.db import Database
@@ -97,25 +96,11 @@ def marked(channel: Channel, mark: str) -> Place:
 async def call(client: Client, place: Place, outgoing: Outgoing, bounds: Bounds) -> tuple[int, bytes]:
     """Status and body of the answer. Raises UpstreamFailure: no answer, too late, too large; OurError where the errand
     is ended."""
-    channel, seconds = place.channel, bounds.seconds
+    channel = place.channel
     interrupt = bounds.errand.begin() if bounds.errand is not None else Interrupt()
-    late = asyncio.get_running_loop().call_later(seconds, interrupt.fire, _late(seconds))
-    try:
-        incoming = await client.open(
-            _final(channel, outgoing), interrupt, connect_timeout=min(bounds.connect, seconds), proxy=channel.proxy
-        )
-        try:
-            return incoming.status, await incoming.whole(bounds.limit)
-        finally:
-            incoming.close()
-    finally:
-        late.cancel()
-
-
-def _late(seconds: float) -> UpstreamFailure:
-    return UpstreamFailure(
-        f"The upstream did not answer within {seconds:g} s.", status=504, kind="timeout", code="upstream_timeout"
-    )
+    patience = Patience(bounds.seconds, bounds.connect, bounds.limit)
+    answer = await whole(client, _final(channel, outgoing), interrupt, patience, proxy=channel.proxy)
+    return answer.status, answer.body
 
 
 def _final(channel: Channel, outgoing: Outgoing) -> Outgoing:

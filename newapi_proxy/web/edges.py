@@ -32,7 +32,8 @@ def relay_edge(house: House) -> Edge:
     accounts = account_routes.routes(openai)
     tasks = Part(_has_tasks, lambda: _task_routes(openai))
     routes = [*relay_routes.routes(), *realtime_routes.routes(), *models, *accounts, *ops_routes.routes()]
-    return Edge(house, routes, openai, own, [tasks])
+    parts = [tasks, Part(_sells, _topup_routes), Part(_sells_by_wechat, _wechat_routes)]
+    return Edge(house, routes, openai, own, parts)
 
 
 def _has_tasks(snapshot: Snapshot) -> bool:
@@ -43,6 +44,27 @@ def _task_routes(failure: Failure) -> Iterable[Route[Action]]:
     from newapi_proxy.web import task_routes  # nothing of it is loaded where no channel has tasks (decision 2)
 
     return task_routes.routes(failure)
+
+
+def _sells(snapshot: Snapshot) -> bool:
+    return snapshot.config.portal is not None and snapshot.config.portal.topup is not None
+
+
+def _topup_routes() -> Iterable[Route[Action]]:
+    from newapi_proxy.web import topup_routes  # nothing of it is loaded where no credit is sold (decision 2)
+
+    return topup_routes.routes()
+
+
+def _sells_by_wechat(snapshot: Snapshot) -> bool:
+    portal = snapshot.config.portal
+    return portal is not None and portal.topup is not None and portal.topup.wechat is not None
+
+
+def _wechat_routes() -> Iterable[Route[Action]]:
+    from newapi_proxy.web import wechat_routes
+
+    return wechat_routes.routes()
 
 
 def metrics_edge(house: House) -> Edge:
