@@ -116,6 +116,15 @@ class EventReader:
                     return (TextDelta(text, 0, index if type(index) is int else 0),)
         return self.take(value)
 
+    def repeats(self, event: Event) -> bool:
+        """See adapters.base.Repeating."""
+        return self._fence is None
+
+    def more(self, event: Event, text: str) -> None:
+        """See adapters.base.Repeating."""
+        if type(event) is TextDelta:
+            self._length += len(text)
+
     def close(self) -> Iterable[Event]:
         """See adapters.base.Reader. A stream cut before its stop reason and its end is a failure, not an answer."""
         if self._finished:

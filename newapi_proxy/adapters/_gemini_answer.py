@@ -190,6 +190,18 @@ class EventReader:
             return [event for one in value for event in self.take(one)]
         return (Skipped("an event that is no JSON object"),)
 
+    def repeats(self, event: Event) -> bool:
+        """See adapters.base.Repeating."""
+        strand = self._strands.get(event.choice) if isinstance(event, TextDelta | ReasoningDelta) else None
+        return strand is not None and strand.open
+
+    def more(self, event: Event, text: str) -> None:
+        """See adapters.base.Repeating."""
+        if type(event) is TextDelta:
+            strand = self._strands[event.choice]
+            strand.spoke = strand.spoke or not text.isspace()
+            strand.keep(text)
+
     def take(self, chunk: Tree) -> list[Event]:
         """The events of one chunk."""
         failure = spoken(chunk)

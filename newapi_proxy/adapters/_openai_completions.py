@@ -120,6 +120,13 @@ class Reader:
             return (Ended(),)
         return (Skipped("not a JSON object"),) if frame.data.strip() else ()
 
+    def repeats(self, event: Event) -> bool:
+        """See adapters.base.Repeating."""
+        return True
+
+    def more(self, event: Event, text: str) -> None:
+        """See adapters.base.Repeating: nothing is kept of the text."""
+
     def told(self, node: Node, name: str = "") -> list[Event]:
         """The events of one chunk, or of a whole answer; `name` is the frame's event name."""
         out: list[Event] = []

@@ -108,6 +108,13 @@ class Reader:
             return self.told(node[0], frame.event)
         return (Skipped("not a JSON object"),) if frame.data.strip() else ()
 
+    def repeats(self, event: Event) -> bool:
+        """See adapters.base.Repeating."""
+        return True
+
+    def more(self, event: Event, text: str) -> None:
+        """See adapters.base.Repeating: the state knows that something was said, not what."""
+
     def told(self, node: Node, name: str = "") -> list[Event]:
         """The events of one chunk; `name` is the frame's event name."""
         out: list[Event] = []

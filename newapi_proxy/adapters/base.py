@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from datetime import date
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, runtime_checkable
 
 import msgspec
 
@@ -72,6 +72,20 @@ class Reader(Protocol):
 
     def close(self) -> Iterable[Event]:
         """The stream has ended: what is still missing (a finish, a call's arguments)."""
+        ...
+
+
+@runtime_checkable
+class Repeating(Protocol):
+    """A reader that need not read frames which differ from one that it has read in their text alone."""
+
+    def repeats(self, event: Event) -> bool:
+        """Whether each of them gives the event that the last frame gave, with its own text: text, thinking, or a call's
+        arguments, alone but for usage."""
+        ...
+
+    def more(self, event: Event, text: str) -> None:
+        """Such frames came and were not read; this is what they said together."""
         ...
 
 

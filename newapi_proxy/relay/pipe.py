@@ -5,45 +5,49 @@ Both listen to the reader's events (`Heard`): whether content has come, what was
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final, Protocol
 
-from newapi_proxy.adapters.base import Dialect
+from newapi_proxy.adapters.base import Decoder, Dialect, Repeating
 from newapi_proxy.billing.count import Tally
 from newapi_proxy.errors import ProxyError, UpstreamFailure
 from newapi_proxy.ir.ask import Ask
 from newapi_proxy.ir.events import (
     CONTENT,
-    CallDelta,
     Ended,
     Event,
     Failed,
     Finished,
     Metered,
-    ReasoningDelta,
     RefusalDelta,
     Skipped,
     Started,
-    TextDelta,
 )
 from newapi_proxy.ir.usage import Usage
-from newapi_proxy.surfaces.base import Face, Surface
-from newapi_proxy.wire.sse import Decoder, Frame
+from newapi_proxy.relay.pattern import TEXTS, Pattern, blank, like
+from newapi_proxy.surfaces.base import Continuing, Face, Steady, Surface
+from newapi_proxy.wire import sse, texts
+from newapi_proxy.wire.sse import Frame
 from newapi_proxy.wire.tree import Document
 
 BROKEN_IN_A_ROW: Final = 3  # undecodable frames before a stream is given up (fault U15)
 WHOLE: Final = 64 * 1024 * 1024  # bytes of a whole answer
 _STREAMED: Final = ("text/event-stream", "application/x-ndjson", "application/stream+json")  # lines may begin with "{"
 _CONTENT: Final = frozenset(CONTENT)
-_SPECIAL: Final = b'"\\' + bytes(range(32))
+FRESH: Final = 4096  # characters that are told the tally at once
 ALONE: Final = 64  # frames of one read that are looked at one by one; of more, none repeats the others
-_TEXT: Final = frozenset({TextDelta, ReasoningDelta, RefusalDelta, CallDelta})
+RUNS: Final = 3  # times that one read is looked at as a run
+TRIES: Final = 32  # patterns learnt in a row and never found again, before a stream is taken as one without
+_TEXT: Final = TEXTS | {RefusalDelta}
 
 
 class Heard:
     """What a stream has said so far. `committed`: content has come; `ended`: upstream's last word."""
 
-    __slots__ = ("_row", "committed", "ended", "failure", "finished", "model", "skipped", "tally", "usage")
+    __slots__ = (
+        *("_fresh", "_room", "_row", "_tally", "committed", "ended", "failure", "finished", "model", "skipped"),
+        "usage",
+    )
 
     def __init__(self) -> None:
         self.committed = False
@@ -52,9 +56,11 @@ class Heard:
         self.failure: UpstreamFailure | None = None
         self.model: str | None = None  # as upstream names it
         self.usage: Usage | None = None
-        self.tally = Tally()
         self.skipped = 0
         self._row = 0
+        self._tally = Tally()
+        self._fresh: list[str] = []  # texts that the tally has not been told
+        self._room = FRESH
 
     def take(self, event: Event) -> bool:
         """Listens to one event; False when nothing after it may be passed on."""
@@ -81,9 +87,23 @@ class Heard:
 
     def said(self, text: str) -> None:
         """Listens to a piece of text."""
-        self.tally.feed(text)
+        self._fresh.append(text)
+        self._room -= len(text) + 1
+        if self._room < 0:
+            self._tell()
         self.committed = True
         self._row = 0
+
+    @property
+    def tally(self) -> Tally:
+        """What was said, to be counted."""
+        if self._fresh:
+            self._tell()
+        return self._tally
+
+    def _tell(self) -> None:
+        fresh, self._fresh, self._room = self._fresh, [], FRESH
+        self._tally.feed("".join(fresh))
 
     def _skip(self, event: Skipped) -> bool:
         self.skipped += 1
@@ -119,6 +139,81 @@ class Pipe(Protocol):
         ...
 
 
+class Skimmed(Protocol):
+    """A pipe with a Skimmer."""
+
+    def read(self, data: bytes) -> bytes:
+        """The client's bytes for these, which are read; the Skimmer is told of the last frame."""
+        ...
+
+    def repeated(self, pattern: Pattern, said: str, data: bytes, pads: Sequence[bytes]) -> bytes:
+        """The client's bytes for these, which repeat the pattern, with what they say (see wire.texts) and their
+        padding."""
+        ...
+
+
+class Skimmer:
+    """Parts a stream's bytes into those that repeat a frame already read, which are not read again, and all others.
+
+    `ready`: what the next frame may repeat. `tries`: patterns learnt since one was last found again.
+    """
+
+    __slots__ = ("_decoder", "_former", "_heard", "_pattern", "curious", "ready", "tries")
+
+    def __init__(self, decoder: Decoder, heard: Heard) -> None:
+        self._decoder = decoder
+        self._heard = heard
+        self._pattern: Pattern | None = None
+        self._former: Pattern | None = None  # learnt before, and not trusted yet
+        self.ready: Pattern | None = None
+        self.tries = 0
+        self.curious = isinstance(decoder, sse.Decoder)  # the stream's bytes are the frames' own, nothing around them
+
+    def feed(self, data: bytes, by: Skimmed) -> bytes:
+        """The client's bytes for these."""
+        if not self.curious and self._pattern is None:
+            return by.read(data)
+        out: list[bytes] = []
+        heard, decoder = self._heard, self._decoder
+        runs = alone = 0  # how often these bytes were looked at as one run, and frames that were read one at a time
+        ending = blank(data)
+        while data and heard.failure is None and not heard.ended:
+            pattern, self._pattern = self._pattern, None
+            if pattern is not None and decoder.empty:
+                runs += 1
+                seen = (pattern.run(data) if runs <= RUNS else None) or pattern.leading(data)
+                if seen is not None:
+                    self._pattern = pattern
+                    self.tries = 0
+                    heard.said(texts.plain(seen.said))
+                    out.append(by.repeated(pattern, seen.said, data[: seen.size], seen.pads))
+                    data = data[seen.size :]
+                    continue
+            # one frame at a time while there is a pattern to be learnt from it
+            alone += 1
+            end = data.find(ending) + len(ending) if self.curious and alone <= ALONE else 0
+            if end < len(ending):
+                end = len(data)
+            out.append(by.read(data[:end]))
+            data = data[end:]
+        self.ready = self._pattern if decoder.empty else None
+        return out[0] if len(out) == 1 else b"".join(out)
+
+    def learn(self, frame: Frame, events: Sequence[Event], passed: bytes) -> None:
+        """The last frame read, its events, and what the client gets for it and for frames like it."""
+        if self._heard.finished:  # what a choice says after its end is for others to judge
+            self.curious = False
+            return
+        pattern = Pattern.learnt(frame.raw, events, passed)
+        former, self._former = self._former, pattern
+        if pattern is None:
+            return
+        self.tries += 1
+        self.curious = self.tries < TRIES
+        if pattern.passed is None or pattern.same(former):  # twice the same is no opening of something
+            self._pattern = pattern
+
+
 class Translated:
     """Frames to events to the client's format."""
 
@@ -127,19 +222,58 @@ class Translated:
         self._decoder = dialect.frames()
         self._reader = dialect.reader(ask)
         self._writer = surface.writer(ask, face)
+        self._repeats = self._reader if isinstance(self._reader, Repeating) else None
+        self._continues = self._writer if isinstance(self._writer, Continuing) else None
+        self._around: tuple[bytes, bytes] | None = None  # the text of what repeats
+        self._skimmer = Skimmer(self._decoder, self.heard)
+        self._skimmer.curious &= self._repeats is not None
 
     def feed(self, data: bytes) -> bytes:
         """See Pipe."""
+        pattern = self._skimmer.ready
+        said = None if pattern is None else pattern.one(data)
+        if pattern is None or said is None:
+            return self._skimmer.feed(data, self)
+        self._skimmer.tries = 0
+        self.heard.said(said)
+        return self.repeated(pattern, said, data, ())
+
+    def read(self, data: bytes) -> bytes:
+        """See Skimmed."""
         out: list[bytes] = []
         heard, read, tell = self.heard, self._reader.read, self._writer.feed
+        frame: Frame | None = None
+        events: Iterable[Event] = ()
         for frame in self._decoder.feed(data):
             if heard.ended:
                 break
-            for event in read(frame):
+            events = read(frame)
+            for event in events:
                 if not heard.take(event):
                     return b"".join(out)
                 out.append(tell(event))
+        if frame is not None and self._skimmer.curious:
+            self._learn(frame, list(events))
         return b"".join(out)
+
+    def _learn(self, frame: Frame, events: Sequence[Event]) -> None:
+        assert self._repeats is not None
+        if events and self._repeats.repeats(events[0]):
+            self._skimmer.learn(frame, events, frame.raw)
+            self._around = None if self._continues is None else self._continues.around(events[0])
+
+    def repeated(self, pattern: Pattern, said: str, data: bytes, pads: Sequence[bytes]) -> bytes:
+        """See Skimmed. What says nothing is no event."""
+        event, said, around = pattern.event, texts.spoken(said), self._around
+        if not said:
+            return b""
+        words = texts.plain(said)
+        if self._repeats is not None:
+            self._repeats.more(event, words)
+        if around is None or self._continues is None:
+            return b"".join([self._writer.feed(like(event, text)) for text in said.split(texts.MARK)])
+        self._continues.more(event, words)
+        return texts.told(said, *around)
 
     def drain(self) -> bytes:
         """See Pipe."""
@@ -169,60 +303,27 @@ class Translated:
 
 
 class Verbatim:
-    """Frames forwarded as they came, or edited as trees; the reader only listens.
-
-    A run of frames that differ from one already read in nothing but their text needs no reading: see `Template`.
-    """
+    """Frames forwarded as they came, or edited as trees; the reader only listens."""
 
     def __init__(self, surface: Surface, dialect: Dialect, ask: Ask, face: Face) -> None:
         self.heard = Heard()
         self._decoder = dialect.frames()
         self._reader = dialect.reader(ask)
         self._passer = surface.passer(ask, face)
-        self._plain = isinstance(self._decoder, Decoder)  # the stream's bytes are the frames' own, nothing around them
-        self._template: Template | None = None
-        self._whole = True  # the last byte that came ended a frame
+        self._skimmer = Skimmer(self._decoder, self.heard)
 
     def feed(self, data: bytes) -> bytes:
         """See Pipe."""
-        if not self._plain or self.heard.finished:
-            return self._read(data)
-        out: list[bytes] = []
-        tried = False  # whether these bytes were looked at as one run, which is worth it once
-        alone = 0  # frames that were read one at a time
-        while data and self.heard.failure is None and not self.heard.ended:
-            same = 0
-            if self._template is not None and self._whole:
-                same, tried = self._repeats(self._template, data, run=not tried), True
-            if same == len(data) and not out:
-                return data
-            if same:
-                out.append(data[:same])
-                data = data[same:]
-                continue
-            # one frame at a time while there is a pattern to be learnt from it, all that is left behind the finish
-            end, alone = data.find(b"\n\n") + 2, alone + 1
-            if end < 2 or self.heard.finished or alone > ALONE:
-                end = len(data)
-            out.append(self._read(data[:end]))
-            data = data[end:]
-        return out[0] if len(out) == 1 else b"".join(out)
+        pattern = self._skimmer.ready
+        said = None if pattern is None else pattern.one(data)
+        if pattern is None or said is None:
+            return self._skimmer.feed(data, self)
+        self._skimmer.tries = 0
+        self.heard.said(said)
+        return data if pattern.passed is None else pattern.told(said, ())
 
-    def _repeats(self, template: Template, data: bytes, *, run: bool) -> int:
-        """How many of the first bytes are frames of the pattern learnt; their text is heard."""
-        same, said = template.run(data) if run else (0, b"")
-        if not same:
-            same, said = template.leading(data)
-        if same:
-            try:
-                if not said.isascii():
-                    data[:same].decode()  # a character may not begin in one frame and end in the next
-                self.heard.said(said.decode())
-            except UnicodeDecodeError:
-                return 0
-        return same
-
-    def _read(self, data: bytes) -> bytes:
+    def read(self, data: bytes) -> bytes:
+        """See Skimmed."""
         out: list[bytes] = []
         heard = self.heard
         events: list[Event] = []
@@ -237,12 +338,15 @@ class Verbatim:
                     return b"".join(out)
             passed = self._passer.frame(frame, events)
             out.append(passed)
-        self._whole = self._decoder.empty
-        if heard.finished:
-            self._template = None  # what a choice says after its end is the passer's to judge
-        elif frame is not None and passed is frame.raw and len(events) == 1:
-            self._template = Template.learnt(frame, events[0]) or self._template
+        if frame is None or not self._skimmer.curious:
+            pass
+        elif passed is frame.raw or (isinstance(self._passer, Steady) and self._passer.steady):
+            self._skimmer.learn(frame, events, passed)
         return out[0] if len(out) == 1 else b"".join(out)
+
+    def repeated(self, pattern: Pattern, said: str, data: bytes, pads: Sequence[bytes]) -> bytes:
+        """See Skimmed."""
+        return data if pattern.passed is None else pattern.told(said, pads)
 
     def drain(self) -> bytes:
         """See Pipe."""
@@ -269,71 +373,6 @@ class Verbatim:
     def fail(self, error: ProxyError, request_id: str) -> bytes:
         """See Pipe."""
         return self._passer.fail(error, request_id)
-
-
-class Template:
-    """A frame that was forwarded untouched and said one piece of text: what stands around that text in its bytes.
-
-    Bytes that repeat what stands around, with other text between, are the same JSON but for one string: they say the
-    same, are forwarded the same, and change nothing in a reader or passer that took the first. So they are not parsed.
-    Text that needs a quote or a backslash breaks the pattern and is read as ever.
-    """
-
-    __slots__ = ("_after", "_before", "_between", "_end", "_from", "_to")
-
-    def __init__(self, before: bytes, after: bytes) -> None:
-        """`after` without the blank line."""
-        self._before = before
-        self._after = after
-        self._end = after + b"\n\n"
-        self._between = self._end + before
-        self._from = len(before)
-        self._to = -len(after)
-
-    @classmethod
-    def learnt(cls, frame: Frame, event: Event) -> Template | None:
-        """The frame's template, where its text stands in it once and as it is."""
-        if type(event) is not TextDelta or not event.text:
-            return None
-        raw, needle = frame.raw, b'"' + event.text.encode("utf-8", "replace") + b'"'
-        if needle.find(b"\\") >= 0 or raw.count(needle) != 1 or not raw.endswith(b"\n\n"):
-            return None
-        at = raw.index(needle)
-        return cls(raw[: at + 1], raw[at + len(needle) - 1 : -2])
-
-    def run(self, data: bytes) -> tuple[int, bytes]:
-        """How many bytes are a run of such frames, nothing else between them, and their text; 0 for no such run."""
-        last = data.rfind(self._end)
-        if last < self._from or not data.startswith(self._before):
-            return 0, b""
-        said = data[self._from : last]
-        if said.find(b"\n") >= 0:  # several frames: put together again from their texts they are the same bytes
-            start, end = self._from, self._to
-            frames = data[: last + len(self._after)].splitlines()[::2]  # half the price of a split by the blank line
-            texts = [frame[start:end] for frame in frames]
-            if self._between.join(texts) != said:
-                return 0, b""
-            said = b"".join(texts)
-        return (0, b"") if _special(said) else (last + len(self._end), said)
-
-    def leading(self, data: bytes) -> tuple[int, bytes]:
-        """The same frame by frame: the bytes before the first that is not of this pattern."""
-        texts: list[bytes] = []
-        at = 0
-        while (end := data.find(b"\n\n", at)) >= 0:
-            if not data.startswith(self._before, at) or not data.endswith(self._after, at + self._from, end):
-                break
-            text = data[at + self._from : end + self._to]
-            if _special(text):
-                break
-            texts.append(text)
-            at = end + 2
-        return at, b"".join(texts)
-
-
-def _special(text: bytes) -> bool:
-    """Whether it holds what cannot stand in a JSON string as it is, or would end a frame."""
-    return len(text.translate(None, _SPECIAL)) != len(text)  # the quickest way to look for many bytes at once
 
 
 class Retold:

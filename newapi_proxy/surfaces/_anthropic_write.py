@@ -289,6 +289,19 @@ class StreamWriter:
         text: str = event.text  # type: ignore[union-attr]
         return lane.prefix + tree.encode(text) + _END if text else b""
 
+    def around(self, event: Event) -> tuple[bytes, bytes] | None:
+        """See surfaces.base.Continuing."""
+        lane = self._open
+        if type(event) is not self._hot or lane is None or self._ended or event.choice:  # type: ignore[union-attr]
+            return None
+        number: int = event.call if type(event) is CallDelta else event.block  # type: ignore[union-attr]
+        return (lane.prefix, _END) if number == self._number else None
+
+    def more(self, event: Event, text: str) -> None:
+        """See surfaces.base.Continuing."""
+        if type(event) is CallDelta and self._open is not None:
+            self._open.arguments.append(text)
+
     def _heat(self) -> None:
         """Notes which event may take the short way."""
         lane = self._open

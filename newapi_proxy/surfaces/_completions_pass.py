@@ -66,6 +66,11 @@ class Passer:
             del edited["usage"]
         return self._encoded(edited)
 
+    @property
+    def steady(self) -> bool:
+        """See surfaces.base.Steady."""
+        return self._pending is None
+
     def _choices(self, given: list[Any]) -> list[Node]:
         """The choices that go on: one that has finished says nothing more."""
         kept: list[Node] = []

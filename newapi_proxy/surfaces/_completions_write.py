@@ -25,7 +25,7 @@ from newapi_proxy.ir.usage import Usage
 from newapi_proxy.surfaces import _openai_shapes as shapes
 from newapi_proxy.surfaces._completions_pass import ENDS, KIND, choice
 from newapi_proxy.surfaces.base import Face
-from newapi_proxy.wire import sse, tree
+from newapi_proxy.wire import sse, texts, tree
 
 Node = dict[str, Any]
 
@@ -79,6 +79,18 @@ class Writer:
         if self._inlined is not None:
             return b"".join([self._told(one) for one in self._inlined.feed(event)])
         return self._told(event)
+
+    def around(self, event: Event) -> tuple[bytes, bytes] | None:
+        """See surfaces.base.Continuing."""
+        if type(event) is not TextDelta or self._inlined is not None or self._closed:
+            return None
+        if self._finished.get(event.choice, True):
+            return None
+        before, after = self._chunk(choice(event.choice, texts.MARK, None)).split(b'"' + texts.MARK.encode() + b'"')
+        return before, after
+
+    def more(self, event: Event, text: str) -> None:
+        """See surfaces.base.Continuing: nothing is kept of the text."""
 
     def _told(self, event: Event) -> bytes:
         if isinstance(event, Started):

@@ -59,6 +59,11 @@ class Passer:
         passed = self._told(frame, node)
         return passed if not out else out + passed
 
+    @property
+    def steady(self) -> bool:
+        """See surfaces.base.Steady."""
+        return not self._kept and self._framing.events
+
     def _continues(self, node: Node, events: Sequence[Event]) -> bool:
         """Whether the chunk says more text of a candidate that is known and open, which nearly every chunk does."""
         if len(events) != 2 or type(events[0]) is not TextDelta or self._kept or not self._counted:

@@ -118,6 +118,21 @@ class Writer:
         voice = self._voices.setdefault(choice, _Voice())
         return b"" if voice.finished is not None else self._spoken(voice, event, choice)
 
+    def around(self, event: Event) -> tuple[bytes, bytes] | None:
+        """See surfaces.base.Continuing."""
+        if type(event) is not TextDelta or self._closed or not self._framing.events:
+            return None
+        voice = self._voices.get(event.choice)
+        if voice is None or voice.calls or voice.finished is not None:
+            return None
+        before, after = self._framed(b"\x00", event.choice).split(b"\x00")
+        return before + b'{"text":', b"}" + after
+
+    def more(self, event: Event, text: str) -> None:
+        """See surfaces.base.Continuing."""
+        if type(event) is TextDelta:
+            self._voices[event.choice].said(text)
+
     def _spoken(self, voice: _Voice, event: Event, choice: int) -> bytes:
         match event:
             case RefusalDelta(text=text):

@@ -85,6 +85,11 @@ class Passer:
             return frame.raw if _clean(frame.raw) else sse.encode(tree.encode(node))
         return self._edited(frame, node, events)
 
+    @property
+    def steady(self) -> bool:
+        """See surfaces.base.Steady."""
+        return self._writer is None and self._pending is None
+
     def _plain(self, node: Node) -> bool:
         """Whether this is a common chunk of one choice, nothing to edit: its opening, more of its text, its finish."""
         if node.get("usage") is not None or node.get("object") != _CHUNK or type(node.get("created")) is not int:

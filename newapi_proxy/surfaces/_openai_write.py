@@ -88,6 +88,30 @@ class Writer:
                 return voice.text_head + tree.encode(text) + b"}" + self._tail
         return self._told(event)
 
+    def around(self, event: Event) -> tuple[bytes, bytes] | None:
+        """See surfaces.base.Continuing."""
+        choice: int | None = getattr(event, "choice", None)
+        voice = None if choice is None or self._inlined is not None or self._closed else self._voices.get(choice)
+        if voice is None or voice.finished:
+            return None
+        match event:
+            case TextDelta():
+                return voice.text_head, b"}" + self._tail
+            case ReasoningDelta(block=block) if voice.thought == block:
+                return voice.head + b'{"reasoning_content":', b"}" + self._tail
+            case CallDelta(call=call) if call in voice.calls:
+                _, head, tail = voice.calls[call]
+                return head, tail + self._tail
+            case _:
+                return None
+
+    def more(self, event: Event, text: str) -> None:
+        """See surfaces.base.Continuing."""
+        if type(event) is TextDelta:
+            self._voices[event.choice].length += len(text)
+        elif type(event) is ReasoningDelta:
+            self._voices[event.choice].keep(event.block, text)
+
     def _told(self, event: Event) -> bytes:
         if type(event) is Metered:
             return b""

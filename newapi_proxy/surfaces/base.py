@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, runtime_checkable
 
 import msgspec
 
@@ -50,6 +50,30 @@ class Writer(Protocol):
 
     def fail(self, error: ProxyError, request_id: str) -> bytes:
         """An error inside the stream; nothing may follow."""
+        ...
+
+
+@runtime_checkable
+class Continuing(Protocol):
+    """A writer whose bytes for text are the same but for the text, as long as nothing else is said."""
+
+    def around(self, event: Event) -> tuple[bytes, bytes] | None:
+        """What stands before and behind the JSON of the text of events like this one, the last; None where that is not
+        all that they are."""
+        ...
+
+    def more(self, event: Event, text: str) -> None:
+        """Such events were told without `feed`; this is what they said together."""
+        ...
+
+
+@runtime_checkable
+class Steady(Protocol):
+    """A passer that edits frames one by one."""
+
+    @property
+    def steady(self) -> bool:
+        """Whether frames that differ from the last one in their text alone are passed as it was."""
         ...
 
 

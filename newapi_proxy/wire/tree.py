@@ -61,6 +61,14 @@ def typed(data: bytes, decoder: msgspec.json.Decoder[T]) -> T | None:
         return None
 
 
+def string(raw: bytes) -> str | None:
+    """A JSON string, its quotes with it, as text; None for what is none."""
+    try:
+        return orjson.loads(raw)  # type: ignore[no-any-return]
+    except orjson.JSONDecodeError:
+        return None
+
+
 class Document:
     """One whole answer: `raw` as it came, `tree` its JSON, read once however many ask; None where it is none."""
 
