@@ -6,7 +6,7 @@ there. Source: provider-translation B.2 "Streaming in", A.7.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -41,6 +41,7 @@ from newapi_proxy.ir.events import (
     Started,
     TextDelta,
 )
+from newapi_proxy.ir.usage import Usage
 from newapi_proxy.wire.sse import Frame
 
 Tree = dict[str, Any]
@@ -201,6 +202,18 @@ class EventReader:
             strand = self._strands[event.choice]
             strand.spoke = strand.spoke or not text.isspace()
             strand.keep(text)
+
+    def usage_key(self) -> bytes:
+        """See adapters.base.Metering."""
+        return b'"usageMetadata"'
+
+    def count(self, told: Sequence[Any]) -> Usage | None:
+        """See adapters.base.Metering: the last that can be believed."""
+        for one in reversed(told):
+            usage = self._meter.take(one)
+            if usage is not None:
+                return usage
+        return None
 
     def take(self, chunk: Tree) -> list[Event]:
         """The events of one chunk."""

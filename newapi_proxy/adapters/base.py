@@ -23,6 +23,7 @@ from newapi_proxy.ir.ask import Ask, Kind, Media
 from newapi_proxy.ir.events import Event
 from newapi_proxy.ir.session import Meter
 from newapi_proxy.ir.suffix import Named
+from newapi_proxy.ir.usage import Usage
 from newapi_proxy.secret import Secret
 from newapi_proxy.wire import sse
 from newapi_proxy.wire.sse import Frame
@@ -86,6 +87,19 @@ class Repeating(Protocol):
 
     def more(self, event: Event, text: str) -> None:
         """Such frames came and were not read; this is what they said together."""
+        ...
+
+
+@runtime_checkable
+class Metering(Protocol):
+    """A reader of frames that tell text and usage both."""
+
+    def usage_key(self) -> bytes:
+        """The name of the object that usage stands in, with its quotes."""
+        ...
+
+    def count(self, told: Sequence[Any]) -> Usage | None:
+        """The usage after these objects of frames that were not read, which differ in their numbers alone."""
         ...
 
 

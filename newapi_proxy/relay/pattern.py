@@ -2,21 +2,23 @@
 
 A frame that says the same as another but for one string is told the same but for that string, and changes nothing in
 a reader or passer that took the other. Providers pad their frames, so that sizes tell nothing of the text: what they
-pad with is nobody's, and may differ too. Knows bytes; what a repeated frame gives is the pipe's business.
+pad with is nobody's, and may differ too; so may the numbers of the usage beside it, of which the last ones count.
+Knows bytes; what a repeated frame gives is the pipe's business.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from operator import itemgetter
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from newapi_proxy.ir.events import CallDelta, Event, Metered, ReasoningDelta, TextDelta
 from newapi_proxy.wire import texts, tree
 
 TEXTS: Final = frozenset({TextDelta, ReasoningDelta, CallDelta})
-_PADDED: Final = (b'"obfuscation":"', b'"p":"')
 NEWLINE: Final = 10
+_PADDED: Final = (b'"obfuscation":"', b'"p":"')
+_DIGITS: Final = b"0123456789"
 _BLANKS: Final = (b"\n\n", b"\r\n\r\n")  # how a frame ends
 
 
@@ -39,31 +41,39 @@ def blank(data: bytes) -> bytes:
 
 
 class Seen(NamedTuple):
-    """Bytes that repeat a pattern: how many there are, what they say (see wire.texts), and their padding."""
+    """Bytes that repeat a pattern: how many there are, what they say (see wire.texts), what fills each gap, and the
+    usage that this is."""
 
     size: int
     said: str
-    pads: Sequence[bytes] = ()
+    fills: Sequence[bytes] = ()
+    counts: Sequence[Any] = ()
 
 
 class Pattern:
-    """What stands around the text of a frame, up to its padding and behind it, and what that is in the client's frame.
+    """What stands around the text of a frame, and around the gap behind it, which is padding or usage.
 
-    `event` is what the frame said. `passed`: the client's frame, where it is another.
+    `event` is what the frame said. `passed`: the same of the client's frame, where it is another. `counts`: whether
+    usage stands in the gap.
     """
 
     __slots__ = (
-        *("_after", "_before", "_between", "_end", "_from", "_pad", "_period", "_pieces", "_quoted", "_row"),
-        *("_text", "_to", "event", "passed"),
+        *("_after", "_before", "_between", "_end", "_fill", "_from", "_gap", "_period", "_pieces", "_quoted", "_row"),
+        *("_text", "_to", "counts", "event", "passed"),
     )
 
-    def __init__(self, pieces: tuple[bytes, ...], event: Event, passed: tuple[bytes, ...] | None) -> None:
-        """`pieces`: what stands before the text, behind it, and where there is padding behind that; blank line last."""
+    def __init__(self, pieces: tuple[bytes, ...], event: Event, passed: tuple[bytes, ...] | None, fill: bytes) -> None:
+        """`pieces`: what stands before the text, behind it, and where there is a gap behind that; blank line last.
+
+        `fill`: the usage that stood in the gap, b"" for padding.
+        """
         self.event = event
         self.passed = passed
+        self.counts = bool(fill)
+        self._fill = fill.translate(None, _DIGITS)
         self._pieces = pieces
         self._before, self._after, self._end = pieces[0], pieces[1], pieces[-1]
-        self._pad = len(pieces) == 3
+        self._gap = len(pieces) == 3
         self._between = self._after + self._before
         self._from = len(self._before)
         self._to = -len(self._after)
@@ -74,20 +84,25 @@ class Pattern:
         self._text = itemgetter(slice(line, -len(self._after.partition(b"\n")[0].rstrip(b"\r"))))
 
     @classmethod
-    def learnt(cls, raw: bytes, events: Sequence[Event], passed: bytes) -> Pattern | None:
+    def learnt(cls, raw: bytes, events: Sequence[Event], passed: bytes, usage: bytes = b"") -> Pattern | None:
         """The frame's pattern, where it says one piece of text, which stands in it once and as it is.
 
-        Usage beside the text is told again by each frame that repeats this one: it is the same.
+        `usage`: the key of usage that may stand beside the text. All other is told again by each frame that repeats
+        this one: it is the same.
         """
         event = events[0] if events else None
         if type(event) not in TEXTS or not (len(events) == 1 or (len(events) == 2 and type(events[1]) is Metered)):
             return None
         text: str = event.text  # type: ignore[union-attr]
-        pieces = _split(raw, text)
+        key = usage if len(events) == 2 else b""
+        pieces = _split(raw, text, key)
         if pieces is None or event is None:
             return None
-        told = None if passed is raw else _split(passed, text)
-        return None if told is None and passed is not raw else cls(pieces, event, told)
+        told = None if passed is raw else _split(passed, text, key)
+        if told is None and passed is not raw:
+            return None
+        fill = raw[len(pieces[0]) + len(text.encode()) + len(pieces[1]) : -len(pieces[-1])]
+        return cls(pieces, event, told, fill if fill[:1] == b"{" else b"")
 
     def same(self, other: Pattern | None) -> bool:
         """Whether the other is this one, learnt from another frame."""
@@ -96,22 +111,28 @@ class Pattern:
     def one(self, data: bytes) -> str | None:
         """The text, where these bytes are one such frame: nearly every read of a slow stream.
 
-        None too where what the client gets needs the padding.
+        None too where what fills the gap is needed.
         """
-        if not (data.startswith(self._before) and data.endswith(self._end)) or (self._pad and self.passed is not None):
+        if not (data.startswith(self._before) and data.endswith(self._end)):
             return None
-        quoted = self._padded(data) if self._pad else data[self._quoted]
+        if not self._gap:
+            quoted = data[self._quoted]
+        elif self.counts or self.passed is not None:
+            return None
+        else:
+            quoted = self._padded(data)
         return None if NEWLINE in quoted or texts.MARKED in quoted else tree.string(quoted)
 
     def _padded(self, data: bytes) -> bytes:
         """The text with its quotes, where the padding behind it is what it should be; b"" where not."""
         middle, stop = data.find(self._after, self._from), len(data) - len(self._end)
         start = middle + len(self._after)
-        return data[self._from - 1 : middle + 1] if 0 <= middle <= stop and self._pads(data[start:stop]) else b""
+        right = middle >= 0 and start <= stop and self._fills(data[start:stop])
+        return data[self._from - 1 : middle + 1] if right else b""
 
     def run(self, data: bytes) -> Seen | None:
         """The first bytes, where they are a run of such frames up to the last one: a fast stream's reads."""
-        last = -1 if self._pad else data.rfind(self._after)
+        last = -1 if self._gap else data.rfind(self._after)
         if last < self._from or not data.startswith(self._before):
             return None
         said = data[self._from : last]
@@ -127,60 +148,77 @@ class Pattern:
     def leading(self, data: bytes) -> Seen | None:
         """The same frame by frame: the bytes before the first that is not of this pattern."""
         found: list[bytes] = []
-        pads: list[bytes] = []
+        fills: list[bytes] = []
         start = 0
         before, after, end, ending = self._before, self._after, self._end, _ending(self._end)
         while (stop := data.find(ending, start) + len(ending)) >= len(ending):
-            at = start + self._from
+            at, last = start + self._from, stop - len(end)
             if not data.startswith(before, start) or not data.endswith(end, at, stop):
                 break
-            if self._pad:
+            if self._gap:
                 middle = data.find(after, at, stop)
-                pad = data[middle + len(after) : stop - len(end)]
-                if not (0 <= middle <= stop - len(end) - len(after) and self._pads(pad)):
+                gap = middle + len(after)
+                if middle < 0 or gap > last or not self._fills(data[gap:last]):
                     break
-                pads.append(pad)
-                found.append(data[at:middle])
-            else:
-                found.append(data[at : stop - len(end)])
+                fills.append(data[gap:last])
+                last = middle
+            found.append(data[at:last])
             start = stop
         words = texts.joined(found) if found else None
-        return None if words is None else Seen(start, words, pads)
+        told = tree.lenient(b"[" + b",".join(fills) + b"]") if self.counts else []
+        return None if words is None or type(told) is not list else Seen(start, words, fills, told)
 
-    def _pads(self, pad: bytes) -> bool:
-        """Whether it is padding as this pattern has it: blanks between tokens, or a string of letters."""
+    def _fills(self, fill: bytes) -> bool:
+        """Whether it is what this pattern's gap takes: other numbers, blanks between tokens, or a string of letters."""
+        if self.counts:
+            return fill.translate(None, _DIGITS) == self._fill
         if self._end[:1] == b"}":
-            return not pad.strip(b" ")
-        return not pad or pad.isalnum()
+            return not fill.strip(b" ")
+        return not fill or fill.isalnum()
 
-    def told(self, said: str, pads: Sequence[bytes]) -> bytes:
+    def told(self, said: str, fills: Sequence[bytes]) -> bytes:
         """The client's frames for those, where it gets others than came."""
         assert self.passed is not None
         head, tail = self.passed[0][:-1], self.passed[1][1:]
         if len(self.passed) == 2:
             return texts.told(said, head, tail)
-        padded = zip(said.split(texts.MARK), pads, strict=True)
-        return b"".join([texts.told(word, head, tail) + pad + self.passed[2] for word, pad in padded])
+        filled = zip(said.split(texts.MARK), fills, strict=True)
+        return b"".join([texts.told(word, head, tail) + fill + self.passed[2] for word, fill in filled])
 
 
 def _ending(piece: bytes) -> bytes:
     return _BLANKS[1] if piece.endswith(_BLANKS[1]) else _BLANKS[0]
 
 
-def _split(raw: bytes, text: str) -> tuple[bytes, ...] | None:
-    """A frame cut at its text, and at its padding where it has some behind that; None where that cannot be."""
+def _split(raw: bytes, text: str, key: bytes) -> tuple[bytes, ...] | None:
+    """A frame cut at its text, and at the gap behind that where it has one; None where that cannot be.
+
+    `key`: of the object that is a gap.
+    """
     needle = b'"' + text.encode("utf-8", "replace") + b'"'
     if not text or needle.find(b"\\") >= 0 or raw.count(needle) != 1 or not raw.endswith(_BLANKS):
         return None
     at = raw.index(needle)
     before, after = raw[: at + 1], raw[at + len(needle) - 1 :]
-    for key in _PADDED:
-        place = after.find(key)
-        stop = after.find(b'"', place + len(key))
-        if place >= 0 and stop >= 0:
-            return before, after[: place + len(key)], after[stop:]
-    ending = _ending(after)
-    body = after[: -len(ending)]
+    gap, stop = _gap(after, key)
+    return (before, after[:gap], after[stop:]) if gap >= 0 else (before, after)
+
+
+def _gap(after: bytes, key: bytes) -> tuple[int, int]:
+    """Where the gap stands in what follows a text; -1 for none."""
+    at = after.find(key) if key else -1
+    if at >= 0:
+        start = stop = after.find(b"{", at)
+        while start >= 0 and (stop := after.find(b"}", stop) + 1):
+            if after.count(b"{", start, stop) == after.count(b"}", start, stop):
+                return start, stop
+        return -1, -1
+    for name in _PADDED:
+        start = after.find(name) + len(name)
+        stop = after.find(b'"', start)
+        if start >= len(name) and stop >= 0:
+            return start, stop
+    body = after[: -len(_ending(after))]
     if body.endswith(b" }"):
-        return before, body[:-1].rstrip(b" "), b"}" + ending
-    return before, after
+        return len(body[:-1].rstrip(b" ")), len(body) - 1
+    return -1, -1

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final, Protocol
 
-from newapi_proxy.adapters.base import Decoder, Dialect, Repeating
+from newapi_proxy.adapters.base import Decoder, Dialect, Metering, Repeating
 from newapi_proxy.billing.count import Tally
 from newapi_proxy.errors import ProxyError, UpstreamFailure
 from newapi_proxy.ir.ask import Ask
@@ -24,7 +24,7 @@ from newapi_proxy.ir.events import (
     Started,
 )
 from newapi_proxy.ir.usage import Usage
-from newapi_proxy.relay.pattern import TEXTS, Pattern, blank, like
+from newapi_proxy.relay.pattern import TEXTS, Pattern, Seen, blank, like
 from newapi_proxy.surfaces.base import Continuing, Face, Steady, Surface
 from newapi_proxy.wire import sse, texts
 from newapi_proxy.wire.sse import Frame
@@ -146,9 +146,8 @@ class Skimmed(Protocol):
         """The client's bytes for these, which are read; the Skimmer is told of the last frame."""
         ...
 
-    def repeated(self, pattern: Pattern, said: str, data: bytes, pads: Sequence[bytes]) -> bytes:
-        """The client's bytes for these, which repeat the pattern, with what they say (see wire.texts) and their
-        padding."""
+    def repeated(self, pattern: Pattern, said: str, data: bytes, seen: Seen | None = None) -> bytes:
+        """The client's bytes for these, which repeat the pattern and say this (see wire.texts)."""
         ...
 
 
@@ -158,13 +157,14 @@ class Skimmer:
     `ready`: what the next frame may repeat. `tries`: patterns learnt since one was last found again.
     """
 
-    __slots__ = ("_decoder", "_former", "_heard", "_pattern", "curious", "ready", "tries")
+    __slots__ = ("_decoder", "_former", "_heard", "_moving", "_pattern", "curious", "ready", "tries")
 
     def __init__(self, decoder: Decoder, heard: Heard) -> None:
         self._decoder = decoder
         self._heard = heard
         self._pattern: Pattern | None = None
         self._former: Pattern | None = None  # learnt before, and not trusted yet
+        self._moving = False
         self.ready: Pattern | None = None
         self.tries = 0
         self.curious = isinstance(decoder, sse.Decoder)  # the stream's bytes are the frames' own, nothing around them
@@ -186,7 +186,7 @@ class Skimmer:
                     self._pattern = pattern
                     self.tries = 0
                     heard.said(texts.plain(seen.said))
-                    out.append(by.repeated(pattern, seen.said, data[: seen.size], seen.pads))
+                    out.append(by.repeated(pattern, seen.said, data[: seen.size], seen))
                     data = data[seen.size :]
                     continue
             # one frame at a time while there is a pattern to be learnt from it
@@ -199,12 +199,13 @@ class Skimmer:
         self.ready = self._pattern if decoder.empty else None
         return out[0] if len(out) == 1 else b"".join(out)
 
-    def learn(self, frame: Frame, events: Sequence[Event], passed: bytes) -> None:
-        """The last frame read, its events, and what the client gets for it and for frames like it."""
+    def learn(self, frame: Frame, events: Sequence[Event], passed: bytes, usage: bytes) -> None:
+        """The last frame read, its events, what the client gets for it and for frames like it; the key of usage."""
         if self._heard.finished:  # what a choice says after its end is for others to judge
             self.curious = False
             return
-        pattern = Pattern.learnt(frame.raw, events, passed)
+        self._moving = self._moving or self.tries > 1  # usage that changes from frame to frame
+        pattern = Pattern.learnt(frame.raw, events, passed, usage if self._moving else b"")
         former, self._former = self._former, pattern
         if pattern is None:
             return
@@ -223,6 +224,8 @@ class Translated:
         self._reader = dialect.reader(ask)
         self._writer = surface.writer(ask, face)
         self._repeats = self._reader if isinstance(self._reader, Repeating) else None
+        self._meters = self._reader if isinstance(self._reader, Metering) else None
+        self._usage_key = b"" if self._meters is None else self._meters.usage_key()
         self._continues = self._writer if isinstance(self._writer, Continuing) else None
         self._around: tuple[bytes, bytes] | None = None  # the text of what repeats
         self._skimmer = Skimmer(self._decoder, self.heard)
@@ -236,7 +239,7 @@ class Translated:
             return self._skimmer.feed(data, self)
         self._skimmer.tries = 0
         self.heard.said(said)
-        return self.repeated(pattern, said, data, ())
+        return self.repeated(pattern, said, data)
 
     def read(self, data: bytes) -> bytes:
         """See Skimmed."""
@@ -259,11 +262,13 @@ class Translated:
     def _learn(self, frame: Frame, events: Sequence[Event]) -> None:
         assert self._repeats is not None
         if events and self._repeats.repeats(events[0]):
-            self._skimmer.learn(frame, events, frame.raw)
+            self._skimmer.learn(frame, events, frame.raw, self._usage_key)
             self._around = None if self._continues is None else self._continues.around(events[0])
 
-    def repeated(self, pattern: Pattern, said: str, data: bytes, pads: Sequence[bytes]) -> bytes:
+    def repeated(self, pattern: Pattern, said: str, data: bytes, seen: Seen | None = None) -> bytes:
         """See Skimmed. What says nothing is no event."""
+        if seen is not None and seen.counts and self._meters is not None:
+            self.heard.usage = self._meters.count(seen.counts) or self.heard.usage
         event, said, around = pattern.event, texts.spoken(said), self._around
         if not said:
             return b""
@@ -310,6 +315,8 @@ class Verbatim:
         self._decoder = dialect.frames()
         self._reader = dialect.reader(ask)
         self._passer = surface.passer(ask, face)
+        self._meters = self._reader if isinstance(self._reader, Metering) else None
+        self._usage_key = b"" if self._meters is None else self._meters.usage_key()
         self._skimmer = Skimmer(self._decoder, self.heard)
 
     def feed(self, data: bytes) -> bytes:
@@ -320,7 +327,7 @@ class Verbatim:
             return self._skimmer.feed(data, self)
         self._skimmer.tries = 0
         self.heard.said(said)
-        return data if pattern.passed is None else pattern.told(said, ())
+        return self.repeated(pattern, said, data)
 
     def read(self, data: bytes) -> bytes:
         """See Skimmed."""
@@ -341,12 +348,14 @@ class Verbatim:
         if frame is None or not self._skimmer.curious:
             pass
         elif passed is frame.raw or (isinstance(self._passer, Steady) and self._passer.steady):
-            self._skimmer.learn(frame, events, passed)
+            self._skimmer.learn(frame, events, passed, self._usage_key)
         return out[0] if len(out) == 1 else b"".join(out)
 
-    def repeated(self, pattern: Pattern, said: str, data: bytes, pads: Sequence[bytes]) -> bytes:
+    def repeated(self, pattern: Pattern, said: str, data: bytes, seen: Seen | None = None) -> bytes:
         """See Skimmed."""
-        return data if pattern.passed is None else pattern.told(said, pads)
+        if seen is not None and seen.counts and self._meters is not None:
+            self.heard.usage = self._meters.count(seen.counts) or self.heard.usage
+        return data if pattern.passed is None else pattern.told(said, () if seen is None else seen.fills)
 
     def drain(self) -> bytes:
         """See Pipe."""
