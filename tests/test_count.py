@@ -363,6 +363,8 @@ def test_an_unknown_model_counts_plainly() -> None:
         ("deepseek-chat", 1004, 1010),
         ("command-r", 1000, 1000),
         ("openai/gpt-oss-120b", 1067, 1010),
+        ("us.amazon.nova-2-lite-v1:0", 1045, 972),
+        ("amazon.nova-micro-v1:0", 1000, 972),
         ("gpt-5.2", 1006, 1006),
         ("openai.gpt-5.6", 1006, 1006),
     ],
@@ -594,11 +596,24 @@ def test_a_tally_is_bounded() -> None:
 
 
 def test_a_tally_counts_tool_calls() -> None:
-    """A call costs its name, its arguments and 8."""
+    """A call costs its name, its arguments and 8, one of several 15."""
     tally = count.Tally()
     tally.call("get_weather")
     tally.feed('{"place":"Rome"}')
     assert tally.tokens("gpt-4o") == 8 + count.text('get_weather{"place":"Rome"}', "gpt-4o")
+    tally.call("now")
+    assert tally.tokens("gpt-4o") == 30 + count.text('get_weather{"place":"Rome"}now', "gpt-4o")
+
+
+def test_arguments_of_a_call_cost_where_they_are_marked_up() -> None:
+    """Claude's calls cost by their arguments; what looks like one in the text before does not count."""
+    tally = count.Tally()
+    tally.feed('So: {"a": 1}')
+    tally.call("get_weather")
+    tally.feed('{"place":"Rome",')
+    tally.feed('"days":2}')
+    words = count.text('So: {"a": 1}get_weather{"place":"Rome","days":2}', "claude-sonnet-4-5")
+    assert tally.tokens("claude-sonnet-4-5") == words + 3 + 29 + 2 * 12
 
 
 def test_an_estimate_is_a_counted_usage() -> None:

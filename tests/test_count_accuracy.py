@@ -14,6 +14,7 @@ import orjson
 import pytest
 
 from newapi_proxy.billing import count
+from newapi_proxy.billing.encodings import bare
 from newapi_proxy.surfaces import SURFACES
 from newapi_proxy.surfaces.base import PATH, QUERY
 
@@ -98,3 +99,39 @@ def test_models_of_other_makers(kinds: tuple[str, ...], least: float) -> None:
     good, of = share(kinds, tuple(others))
     assert of >= 15
     assert good >= least * of, f"{good} of {of}"
+
+
+ANSWERS: Final = [orjson.loads(line) for line in FILE.with_name("answer_tokens.jsonl").read_bytes().splitlines()]
+
+
+def off(fact: dict[str, Any]) -> float:
+    """How far an answer's count is off, in parts of the tolerance: 2 %, or two tokens where that is more."""
+    tally = count.Tally()
+    for words in (fact.get("thought"), fact.get("text")):
+        tally.feed(words or "")
+    for name, arguments in fact.get("calls", ()):
+        tally.call(name)
+        tally.feed(arguments)
+    told: int = fact["tokens"]
+    return abs(tally.tokens(fact["model"], plain=fact.get("plain", False)) - told) / max(2, told / 50)
+
+
+@pytest.mark.parametrize(
+    ("models", "called", "least"),
+    [
+        (FORMULA, False, 1.0),
+        (FORMULA, True, 1.0),
+        (GEMINI, False, 1.0),
+        (GEMINI, True, 0.8),
+        (CLAUDE, False, 0.5),
+        (CLAUDE, True, 0.5),
+    ],
+)
+def test_answers(models: tuple[str, ...], called: bool, least: float) -> None:
+    """What came is counted as upstream counts it where its vocabulary is public, else on the average.
+
+    `answer_tokens.jsonl`: answers from the same traffic, none with thoughts that were counted and not shown.
+    """
+    chosen = [off(fact) for fact in ANSWERS if bare(fact["model"]).startswith(models) and called == ("calls" in fact)]
+    assert len(chosen) >= 8
+    assert sum(one <= 1 for one in chosen) >= least * len(chosen), sorted(chosen)

@@ -190,6 +190,7 @@ def test_an_answer_counts_by_its_pieces() -> None:
     assert tally.tokens(NEW) == tokens("The capital of France is Paris.", "gemma3") == 7
     tally.call("f")
     assert tally.tokens(NEW) == tokens("The capital of France is Paris.f", "gemma3") + 8
+    assert tally.tokens(NEW, plain=True) == tokens("The capital of France is Paris.f", "gemma3") + 1
     assert count.Tally().tokens(NEW) == 0
 
 

@@ -624,6 +624,17 @@ async def test_another_kind_is_counted_here_where_upstream_is_silent(play: Start
     assert row["charged"] == 4
 
 
+async def test_a_chat_is_counted_as_it_was_sent(play: Start) -> None:
+    """What the channel says in front is in the count, as it would be in upstream's."""
+    body = {name: value for name, value in orjson.loads(WHOLE).items() if name != "usage"}
+    charged = []
+    for more in ({}, {"system_prompt": "one two three four five"}):
+        stage = await play(whole(orjson.dumps(body)), channel=more)
+        _, row = await stage.ask()
+        charged.append(row["charged"])
+    assert charged[1] == charged[0] + 5 + 4  # the words and a message around them
+
+
 async def test_a_kind_that_no_channel_has(play: Start) -> None:
     """Nothing is sent, nothing held; the client learns that the model has no such endpoint."""
     stage = await play()

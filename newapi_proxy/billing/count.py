@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable
 from typing import Any, Final
 
-from newapi_proxy.billing import declared, encodings, formula, images
+from newapi_proxy.billing import declared, encodings, families, formula, images
 from newapi_proxy.billing.encodings import loaded, tokens, warm
 from newapi_proxy.ir.ask import Ask, Media, ToolResult, Turn
 from newapi_proxy.ir.usage import Usage
@@ -32,7 +32,7 @@ def prompt(ask: Ask, model: str | None = None, *, count_images: bool = True, pla
     if not ask.turns:
         said = ask.tree.get("input", ask.tree.get("prompt")) if ask.texts is None else ask.texts
         return inputs(said, name)
-    family = encodings.family(name)
+    family = families.family(name)
     media = sum(images.tokens(part, name, sized=count_images) for turn in ask.turns for part in _media(turn))
     if family.layout:
         return declared.counted(ask, family.layout, plain=plain) + media
@@ -43,7 +43,7 @@ def prompt(ask: Ask, model: str | None = None, *, count_images: bool = True, pla
 
 def text(words: str, model: str) -> int:
     """An answer's text in tokens, the family's factor for output included."""
-    return math.ceil(tokens(words, encodings.encoding(model)) * encodings.family(model).completion)
+    return math.ceil(tokens(words, encodings.encoding(model)) * families.family(model).completion)
 
 
 def inputs(value: Any, model: str) -> int:
@@ -55,7 +55,7 @@ def inputs(value: Any, model: str) -> int:
         case None:
             return 0
         case str():
-            return tokens(value, encodings.encoding(model)) + encodings.family(model).item
+            return tokens(value, encodings.encoding(model)) + families.family(model).item
         case list() | tuple() if all(type(item) is int for item in value):
             return len(value)
         case list() | tuple():
@@ -76,7 +76,7 @@ class Tally:
     Keeps at most `limit` bytes of text; what comes after is extrapolated from what was kept.
     """
 
-    __slots__ = ("_calls", "_kept", "_limit", "_room", "_seen")
+    __slots__ = ("_before", "_calls", "_kept", "_limit", "_room", "_seen")
 
     def __init__(self, limit: int = 65_536) -> None:
         self._kept: list[str] = []
@@ -84,6 +84,7 @@ class Tally:
         self._room = limit
         self._seen = 0
         self._calls = 0
+        self._before = 0  # bytes until the first call
 
     def feed(self, words: str) -> None:
         """Text of any kind: visible, reasoning, a tool's name or arguments."""
@@ -99,6 +100,8 @@ class Tally:
 
     def call(self, name: str) -> None:
         """A tool call begins; its arguments are fed as text."""
+        if not self._calls:
+            self._before = self._seen
         self._calls += 1
         self.feed(name)
 
@@ -112,13 +115,16 @@ class Tally:
         """Nothing was delivered."""
         return not (self._seen or self._calls)
 
-    def tokens(self, model: str) -> int:
-        """The answer's tokens so far. Raises OurError when the tokenizer's table is unusable."""
-        counted = text("".join(self._kept), model) if self._kept else 0
+    def tokens(self, model: str, *, plain: bool = False) -> int:
+        """The answer's tokens so far; `plain` as in `prompt`. Raises OurError when a tokenizer's table is unusable."""
+        words = "".join(self._kept)
+        counted = text(words, model) if words else 0
         if self._seen > self._limit:
             counted = -(-counted * self._seen // self._limit)
-        family = encodings.family(model)
-        return counted + (0 if self.empty else family.answer) + family.called * self._calls
+        family = families.family(model)
+        arguments = words.count('":', self._before) if self._calls and family.argument else 0  # about: some are nested
+        around = family.around(self._calls, plain=plain) + family.argument * arguments
+        return counted + (0 if self.empty else family.answer) + around
 
 
 def _media(turn: Turn) -> Iterable[Media]:

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from newapi_proxy.billing.encodings import Layout, tokens
+from newapi_proxy.billing.encodings import tokens
+from newapi_proxy.billing.families import Layout
 from newapi_proxy.billing.rendering import resolved, shown, written
 from newapi_proxy.ir.ask import Ask, Part, Text, Tool, ToolCall, ToolResult, Turn
 from newapi_proxy.wire import tree

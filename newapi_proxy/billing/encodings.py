@@ -1,6 +1,6 @@
-"""Tokenizers: which encoding and which correction a model needs, and the rank files, never from the network.
+"""Tokenizers: which encoding a model needs, and the rank files, never from the network.
 
-Source: provider-translation E.1, E.5, E.6. tiktoken is imported and its tables are loaded on first use: both take about
+Source: provider-translation E.1, E.6. tiktoken is imported and its tables are loaded on first use: both take about
 125 MB and 0.4 s. Nothing is ever downloaded: a file that is missing or wrong is an error, and it stays where it is.
 """
 
@@ -14,8 +14,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
-import msgspec
-
 from newapi_proxy.billing import vocabulary
 from newapi_proxy.errors import OurError
 
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
     import tiktoken
 
 Encoding = Literal["o200k_base", "cl100k_base", "gemma3"]
-Layout = Literal["", "plain", "brief", "full"]  # how `declared` counts; "": not at all
 DIRECTORY: Final = Path(__file__).parent / "data" / "tiktoken"
 PIECE: Final = 100_000  # characters without a break that are encoded; the rest of such a run is extrapolated
 SLICE: Final = 1_000_000  # characters handed to the encoder at once: its list of tokens is made under the GIL
@@ -44,160 +41,6 @@ _LOADED: Final[dict[Encoding, tiktoken.Encoding]] = {}
 _LOADING: Final = threading.Lock()
 
 
-class Family(msgspec.Struct, frozen=True, kw_only=True):
-    """How a model's own count relates to tiktoken's.
-
-    `prompt` and `completion` are factors on text, `digits` says that each digit is a token. Flat tokens: `request` per
-    request, `message` per further message that is no leading system's, `tools` where there are tools, `forced` more
-    where one must be called and `alone` where calls may not be parallel, `each` per tool, `call` and `argument` per
-    call in the history with its result and `parallel` for each beside another, `thinking` where it is asked for,
-    `answer` per answer, `called` per call in it. `tool` is the factor on the definitions, as JSON or, where `typed`, as
-    types. `schema`: what structured output adds to its schema, None where it costs nothing; `spread`: the factor on it
-    where it is written with indents; `item`: flat tokens per embedded text. `keeps`: thoughts of earlier turns are
-    shown to the model again.
-    `formula`: the prompt formula of OpenAI's chat holds (then only the answer's fields apply besides). `layout`: the
-    prompt is counted by `declared`, likewise.
-    """
-
-    prompt: float = 1.0
-    completion: float = 1.0
-    request: int = 0
-    message: int = 0
-    tools: int = 0
-    forced: int = 0
-    alone: int = 0
-    each: int = 8
-    tool: float = 1.0
-    call: int = 20
-    argument: int = 0
-    parallel: int = 0
-    thinking: int = 0
-    schema: int | None = 3
-    spread: float = 0.0
-    item: int = 0
-    digits: bool = False
-    typed: bool = False
-    keeps: bool = False
-    formula: bool = False
-    answer: int = 0
-    called: int = 8
-    layout: Layout = ""
-
-
-OPENAI: Final = Family(formula=True)
-_CLAUDE_5: Final = Family(
-    prompt=1.42,
-    completion=1.42,
-    request=3,
-    message=4,
-    tools=330,
-    tool=1.7,
-    call=50,
-    parallel=13,
-    argument=12,
-    answer=3,
-    called=35,
-)
-# First match in the lower-case name wins. Factors and flat tokens: the middle of the measured ranges of E.5 and of
-# recorded usage; makers whose tokenizer is not public stay within a few per cent only.
-_FAMILIES: Final[tuple[tuple[re.Pattern[str], Family], ...]] = tuple(
-    (re.compile(pattern), family)
-    for pattern, family in (
-        (
-            r"gpt-oss",
-            Family(request=67, message=5, tools=26, each=0, typed=True, call=16, answer=10, called=11),
-        ),
-        (r"claude-sonnet-5", msgspec.structs.replace(_CLAUDE_5, tools=394)),
-        (r"claude-(opus-4[-.][7-9]|[a-z]+-[5-9](?!\d))", _CLAUDE_5),
-        (
-            r"claude-(2|instant|3[-.][05]|3-[a-z])",
-            Family(
-                prompt=1.15, completion=1.2, request=7, message=3, tools=320, tool=1.12, call=28, argument=12, answer=1
-            ),
-        ),
-        (
-            r"claude",
-            Family(
-                prompt=1.08,
-                completion=1.087,
-                request=7,
-                message=3,
-                tools=498,
-                forced=94,
-                alone=-210,
-                each=7,
-                tool=1.31,
-                call=40,
-                parallel=13,
-                argument=12,
-                thinking=29,
-                schema=85,
-                spread=1.18,
-                answer=3,
-                called=33,
-            ),
-        ),
-        (r"gemini-(1|2[.-]0|pro|ultra)", Family(layout="plain", called=-3)),
-        (r"gemini-2", Family(layout="brief", called=7)),
-        (r"gemini|learnlm", Family(layout="full", called=8)),
-        (r"gemma", Family(request=10, message=5)),
-        (r"llama-?4", Family(prompt=1.02, completion=1.02, request=18, message=5, tools=645, answer=2, called=41)),
-        (r"llama", Family(prompt=1.02, completion=1.04, request=35, message=5, answer=1, called=12)),
-        (
-            r"mistral-small",
-            Family(
-                prompt=1.03,
-                completion=1.06,
-                answer=1,
-                called=4,
-                request=15,
-                message=2,
-                tools=8,
-                tool=1.2,
-                call=4,
-                schema=None,
-                digits=True,
-                keeps=True,
-            ),
-        ),
-        (
-            r"mistral|mixtral|ministral|codestral|pixtral|devstral|magistral",
-            Family(
-                prompt=1.05,
-                completion=1.07,
-                answer=1,
-                called=3,
-                request=4,
-                message=2,
-                tools=6,
-                tool=1.2,
-                call=4,
-                schema=None,
-                digits=True,
-                item=2,
-                keeps=True,
-            ),
-        ),
-        (
-            r"deepseek-v4",
-            Family(completion=1.01, request=83, message=1, tools=216, tool=1.25, call=34, argument=9, called=36),
-        ),
-        (
-            r"deepseek[-.]",
-            Family(completion=1.01, request=4, message=1, tools=216, tool=1.25, call=34, argument=9, called=36),
-        ),
-        (r"glm-?5", Family(prompt=1.02, completion=1.01, request=12, message=2, answer=1)),
-        (r"glm", Family(prompt=1.02, completion=1.01, request=6, message=2, answer=1)),
-        (r"command", Family(each=0, call=8, called=2)),
-        (r"nova-|titan", Family(prompt=1.03, completion=0.97, request=2, answer=2, called=9)),
-        (r"qwen|qwq|qvq", Family(completion=1.05, request=10, message=5, tools=145, answer=2, called=18)),
-        (r"grok-4\.[2-9]", Family(request=192, message=5, tools=33, call=12, keeps=True, called=14)),
-        (r"grok", Family(message=5, tools=150, tool=0.9, call=12, called=14)),
-        (r"sonar", Family(request=1)),
-        (r"^(gpt-[5-9]|o[1-9])", Family(formula=True, answer=6)),
-        (r"palmyra", Family(request=32, tools=101, called=12)),
-    )
-)
 _CL100K: Final = re.compile(
     r"gpt-4(-|$)|gpt-3\.?5|davinci-002|babbage-002|text-embedding-(ada-002|3-)|text-davinci-00[23]|code-"
 )
@@ -210,15 +53,6 @@ def bare(model: str) -> str:
     """The name without fine-tuning and provider prefixes, in lower case: openai/gpt-4o, us.openai.gpt-4o → gpt-4o."""
     name = model.lower().removeprefix("ft:")
     return _MAKERS.sub("", name.rpartition("/")[2].partition(":")[0])
-
-
-def family(model: str) -> Family:
-    """The corrections for a model; unknown names count as OpenAI's (E.1: o200k_base, factor 1)."""
-    name = bare(model)
-    for pattern, found in _FAMILIES:
-        if pattern.search(name):
-            return found
-    return OPENAI
 
 
 def encoding(model: str) -> Encoding:
@@ -259,9 +93,11 @@ def load(name: Encoding) -> tiktoken.Encoding:
     if found is not None:
         return found
     with _LOADING:
+        if name in _LOADED:
+            return _LOADED[name]
         if name == "gemma3":
-            _LOADED.setdefault(name, vocabulary.load())
-        elif name not in _LOADED:
+            _LOADED[name] = vocabulary.load()
+        else:
             directory = Path(os.environ.setdefault(_VARIABLE, str(DIRECTORY)))
             verify(name, directory)
             import tiktoken

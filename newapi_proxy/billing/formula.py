@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from newapi_proxy.billing import encodings
 from newapi_proxy.billing.encodings import tokens
+from newapi_proxy.billing.families import Family
 from newapi_proxy.billing.rendering import namespace, shown, written
 from newapi_proxy.ir.ask import Ask, Reasoning, Tool, ToolCall, ToolResult, Turn
 from newapi_proxy.wire import tree
@@ -43,7 +44,7 @@ def counted(ask: Ask, model: str) -> int:
     return total + _schema(ask)
 
 
-def estimated(ask: Ask, model: str, family: encodings.Family) -> int:
+def estimated(ask: Ask, model: str, family: Family) -> int:
     """The same for a model that follows no such formula: tiktoken's count, corrected by what its family adds."""
     encoding = encodings.encoding(encodings.bare(model))
     turns = ask.turns if family.keeps else shown(ask)
@@ -94,7 +95,7 @@ def _stored(ask: Ask) -> int:
     return round(sum(_SEALED[0] * len(text) for text in sealed if isinstance(text, str)))
 
 
-def _single(text: str, encoding: encodings.Encoding, family: encodings.Family) -> int:
+def _single(text: str, encoding: encodings.Encoding, family: Family) -> int:
     """Tokens of a text, those of digits counted one by one where the family's tokenizer does so."""
     more = sum(len(run) - -(-len(run) // 3) for run in _DIGITS.findall(text)) if family.digits else 0
     return tokens(text, encoding) + more
@@ -106,7 +107,7 @@ def _deferred(ask: Ask, tool: Tool, words: Sequence[str]) -> bool:
     return isinstance(own, dict) and own.get("defer_loading") is True and not any(tool.name in text for text in words)
 
 
-def _defined(tools: Sequence[Tool], family: encodings.Family) -> str:
+def _defined(tools: Sequence[Tool], family: Family) -> str:
     if family.typed:
         return namespace(tools, titled=True)
     rows = (

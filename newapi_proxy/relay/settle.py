@@ -178,18 +178,23 @@ async def _completed(given: Given, served: Served, usage: Usage) -> Usage:
 
 
 async def _counted(given: Given, served: Served) -> Usage:
-    """Usage counted here, because upstream gave none that can be believed."""
-    ask, model, media = given.ask, served.upstream_model, given.snapshot.config.media
+    """Usage counted here, because upstream gave none that can be believed: a chat as it was sent."""
+    ask = served.prepared.ask if given.ask.kind == "chat" else given.ask  # of other kinds it may be a part only
+    model, media = served.upstream_model, given.snapshot.config.media
     images = media.count_image_tokens and (ask.stream or media.count_image_tokens_not_stream)
-    plain = served.prepared.candidate.channel.adapter.bare_counts
+    plain = _plain(served)
     prompt = await off_loop(ask.size, lambda: count.prompt(ask, model, count_images=images, plain=plain), model)
     return Usage(prompt=prompt, completion=await _delivered(served), source="counted")
 
 
 async def _delivered(served: Served) -> int:
     """Tokens of what has come of the answer, counted here."""
-    tally, model = served.heard.tally, served.upstream_model
-    return await off_loop(tally.size, lambda: tally.tokens(model), model)
+    tally, model, plain = served.heard.tally, served.upstream_model, _plain(served)
+    return await off_loop(tally.size, lambda: tally.tokens(model, plain=plain), model)
+
+
+def _plain(served: Served) -> bool:
+    return served.prepared.candidate.channel.adapter.bare_counts
 
 
 async def off_loop(size: int, work: Callable[[], T], model: str = "") -> T:
