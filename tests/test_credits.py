@@ -67,7 +67,7 @@ def told(conn: Connection) -> list[tuple[int, str, int]]:
 
 
 def test_an_order_is_paid_once(conn: Connection) -> None:
-    """Twice in a group and once more afterwards: one credit, one row in New API's words, the gateway's number kept."""
+    """Twice in a group and once more afterwards: one credit, told in New API's words; `db check` would see a second."""
     before = begin(conn)
     first, second = credits.pay(conn, [PAYMENT, PAYMENT])
     assert (first, second.verdict, second.units) == (Paid("paid", before, 5_000_000), "again", 0)
@@ -79,6 +79,10 @@ def test_an_order_is_paid_once(conn: Connection) -> None:
     assert (found.status, found.completed) == ("success", AT + 60)
     assert conn.execute(select(top_ups.c.provider_trade_no)).scalar() == "2024101512000012345"
     assert audit.check(conn) == []
+    conn.execute(update(top_ups).values(status="pending"))
+    assert audit.check(conn) == [f"order {ORDER.trade_no}: worth 5000000 and pending, but 1 log rows credit 5000000"]
+    credits.pay(conn, [PAYMENT])
+    assert audit.check(conn) == [f"order {ORDER.trade_no}: worth 5000000 and success, but 2 log rows credit 10000000"]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, insert, inspect
+from sqlalchemy import Connection, insert, inspect, text
 from sqlalchemy.exc import IntegrityError
 
 from newapi_proxy.billing import audit, ledger
@@ -172,3 +172,22 @@ def test_old_orders(database: Path, twice: bool) -> None:
         else:
             with pytest.raises(IntegrityError):
                 conn.execute(number)
+
+
+def test_a_database_of_the_last_version(database_url: str, database: Path) -> None:
+    """On every engine a database that was served before orders were gains their columns, and keeps its rows."""
+    ours = ("quota", "token_id", "money_minor", "currency", "provider_trade_no")
+
+    def older(conn: Connection) -> None:
+        conn.execute(insert(schema.top_ups).values(user_id=7, trade_no="USR7NO", money=19.99, status="success"))
+        conn.execute(schema.upgrades.delete().where(schema.upgrades.c.name == "order_columns"))
+        for name in ours:
+            conn.execute(text(f"ALTER TABLE top_ups DROP COLUMN {name}"))
+
+    db.run(database_url, database.parent, older, write=True)
+    assert db.upgrade(database_url, database.parent) == ["order_columns"]
+    found = db.run(database_url, database.parent, lambda conn: orders.find(conn, "USR7NO"), write=False)
+    assert found is not None
+    assert (found.money_minor, found.quota, found.status) == (1999, None, "success")
+    kept = db.run(database_url, database.parent, lambda conn: inspect(conn).get_columns("top_ups"), write=False)
+    assert set(ours) <= {column["name"] for column in kept}

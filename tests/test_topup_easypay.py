@@ -319,14 +319,17 @@ async def test_orders_are_told(daemon: Start) -> None:
 
 
 async def test_an_administrator_completes(daemon: Start) -> None:
-    """An order whose notice never came, by its number, once; users may not."""
+    """An order whose notice never came, by its number, once: with an administrator's token or an admin key only."""
     async with shop(daemon) as (till, gateway):
         number = await ordered(till, gateway)
         path, body = "/api/user/topup/complete", {"trade_no": number}
-        assert (await till.post(path, body, ADA)).tree["success"] is False
+        for by in (ADA, "Bearer sk-yaml", "Bearer admin-key-012345"):
+            assert (await till.post(path, body, by)).tree["success"] is False
         assert till.quota() == 500_000
-        for _ in range(2):
-            assert (await till.post(path, body, ROOT)).tree["success"] is True
+        for by in (ROOT, "Bearer admin-key-0123456"):
+            assert (await till.post(path, body, by)).tree["success"] is True
+        assert len((await till.get("/api/user/topup", "Bearer admin-key-0123456")).tree["data"]["items"]) == 1
+        assert (await till.get("/api/user/topup/self", "Bearer admin-key-0123456")).tree["success"] is False
         assert await gateway.pay(number) == ["success"]
         assert (till.quota(), len(till.told())) == (5_500_000, 1)
         for wrong in ({"trade_no": "nothing"}, {"trade_no": ""}, {}, {"trade_no": 5}):

@@ -9,8 +9,10 @@ from sqlalchemy import ColumnElement, Connection, Table, and_, case, func, liter
 
 from newapi_proxy.billing import budgets
 from newapi_proxy.billing.refunds import MARK
+from newapi_proxy.store.logs import TOP_UP
+from newapi_proxy.store.orders import SUCCESS
 from newapi_proxy.store.row import number, truth, words
-from newapi_proxy.store.schema import channels, ledger, logs, proxy_replies, proxy_tokens, tokens, users
+from newapi_proxy.store.schema import channels, ledger, logs, proxy_replies, proxy_tokens, tokens, top_ups, users
 
 _STATES: Final = ("held", "settled", "voided", "refunded")
 
@@ -115,6 +117,23 @@ def _told(conn: Connection) -> Iterator[str]:
         yield f"request {row.request_id}: {row.charged} charged, but {row.rows} log rows say {row.units}"
 
 
+def _paid(conn: Connection) -> Iterator[str]:
+    """A paid order of ours was credited once, by its amount (none where somebody cleared the log)."""
+    rows = (
+        select(logs.c.request_id, func.count().label("rows"), func.sum(logs.c.quota).label("units"))
+        .where(logs.c.type == TOP_UP, logs.c.request_id != "")
+        .group_by(logs.c.request_id)
+    ).subquery()
+    asked = (
+        select(top_ups.c.trade_no, top_ups.c.status, top_ups.c.quota, rows.c.rows, rows.c.units)
+        .join(rows, rows.c.request_id == top_ups.c.trade_no)
+        .where(or_(rows.c.rows != 1, rows.c.units != top_ups.c.quota, top_ups.c.status != SUCCESS))
+    )
+    for row in conn.execute(asked):
+        units = number(row.units)  # a decimal on some engines
+        yield f"order {row.trade_no}: worth {row.quota} and {row.status}, but {row.rows} log rows credit {units}"
+
+
 def _budgeted(conn: Connection) -> Iterator[str]:
     """O1: what a budget's window has taken = open holds and charges that count in it."""
     counted = budgets.everything(conn)
@@ -148,6 +167,7 @@ _CHECKS: Final[tuple[Callable[[Connection], Iterator[str]], ...]] = (
     _conserved,
     _counted,
     _told,
+    _paid,
     _budgeted,
     _answered,
 )

@@ -83,7 +83,7 @@ def _paid(conn: Connection, one: Payment) -> Paid:
                 return Paid("again" if orders.state(conn, order.id) == orders.SUCCESS else "closed", order)
             how = _BY_HAND if one.provider is None else _ONLINE
             told = f"{how}\uff0c充值金额: {_told(conn, units)}\uff0c支付金额\uff1a{order.money_minor / 100:f}"
-            _credit(conn, (order.user_id, order.token_id), units, told, one.at)
+            _credit(conn, (order.user_id, order.token_id), units, (told, order.trade_no), one.at)
     except _Nobody:
         return Paid("nobody", order)
     return Paid("paid", order, units)
@@ -116,14 +116,17 @@ def _redeemed(conn: Connection, one: Redeem) -> tuple[Redeemed, int]:
             if not redemptions.use(conn, code.id, one.user_id, one.at):
                 return "used", 0
             told = f"通过兑换码充值 {_told(conn, code.quota)}\uff0c兑换码ID {code.id}"
-            _credit(conn, (one.user_id, one.token_id), code.quota, told, one.at)
+            _credit(conn, (one.user_id, one.token_id), code.quota, (told, ""), one.at)
     except _Nobody:
         return "nobody", 0
     return "redeemed", code.quota
 
 
-def _credit(conn: Connection, whom: tuple[int, int], units: int, told: str, at: int) -> None:
-    """Puts units on a user's balance, or on that of a key of ours, by the rule of `token topup`; and tells it."""
+def _credit(conn: Connection, whom: tuple[int, int], units: int, told: tuple[str, str], at: int) -> None:
+    """Puts units on a user's balance, or on that of a key of ours, by the rule of `token topup`; and tells it.
+
+    `told`: the row's text, and the order's number, by which `audit` finds it.
+    """
     user_id, token_id = whom
     name = ""
     if token_id:
@@ -141,11 +144,12 @@ def _credit(conn: Connection, whom: tuple[int, int], units: int, told: str, at: 
         user_id=user_id,
         created_at=at,
         type=logs.TOP_UP,
-        content=told,
+        content=told[0],
         username=username,
         token_name=name,
         token_id=token_id,
         quota=units,
+        request_id=told[1],
     )
     logs.add(conn, [row])
 

@@ -26,6 +26,7 @@ from newapi_proxy.store.groups import unavailable
 from newapi_proxy.web import body, keys
 from newapi_proxy.web.account_routes import FRESH, Answer, Pace, plain
 from newapi_proxy.web.app import Action, Call, Edge, bare_404, wait
+from newapi_proxy.web.ops_routes import is_admin
 from newapi_proxy.web.relay_routes import received
 from newapi_proxy.wire import tree
 
@@ -58,6 +59,10 @@ class Holder(msgspec.Struct, frozen=True):
     def whose(self) -> tuple[int, int]:
         """Who is credited: a user, and the key where it is one of ours."""
         return self.user.id, self.token_id
+
+
+_OPERATOR: Final = Holder(users.User(id=0, username="", group="", role=users.ADMIN, status=users.ENABLED))
+"""Who holds one of `admin.keys`: nobody's account."""
 
 
 class Guest(msgspec.Struct, frozen=True):
@@ -155,6 +160,8 @@ async def _holder(edge: Edge, call: Call, page: Page) -> Holder:
     text = next(keys.presented("", "", {"authorization": headers.get(hdrs.AUTHORIZATION, "")}), "")
     if not text:
         raise ClientError(_NOBODY, status=401, kind="unauthorized", code="not_logged_in")
+    if page.admin and edge.house.snapshot.config.admin.keys and is_admin(edge, call):
+        return _OPERATOR
     edge.guesses.check(visit.client_ip, visit.arrived)
     token = edge.keys.find(edge.house.snapshot, text)
     holder = await _account(edge, call, text) if token is None else await _key(edge, call, token)

@@ -31,6 +31,7 @@ KEYS = (
 BASE = """\
 database: sqlite:///newapi.db
 public_url: http://127.0.0.1:@PORT@
+admin: {keys: [admin-key-0123456]}
 prices: {echo: {call: 0.1}}
 groups: {default: 1, vip: 1}
 channels:
