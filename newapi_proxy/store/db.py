@@ -37,7 +37,8 @@ class Database:
     """Opened once per process by `open`; all methods belong to the loop's thread."""
 
     __slots__ = (
-        "_again", "_bound", "_closed", "_ended", "_engine", "_failing", "_idle", "_kept", "_loop", "_on_commit",
+        "_again", "_bound", "_closed", "_ended", "_engine", "_failing", "_idle", "_kept", "_last", "_loop",
+        "_on_commit",
         "_pending", "_scheduled",
     )  # fmt: skip
 
@@ -48,6 +49,7 @@ class Database:
         self._pending: list[Waiting] = []
         self._bound = PENDING  # how many may wait; none while the engine cannot write
         self._scheduled = False  # a group is with the engine, or about to go there
+        self._last = 0  # items in the last group
         self._kept: list[Waiting] = []  # must be written, and could not be: to be tried again
         self._again: asyncio.TimerHandle | None = None
         self._closed = False
@@ -131,7 +133,12 @@ class Database:
     def _schedule(self) -> None:
         if not self._scheduled:
             self._scheduled = True
-            self._loop.call_soon(self._send)  # what else this turn of the loop writes comes along
+            # What else this turn of the loop writes comes along, and where requests follow each other closely what the
+            # next turn does, too: a group costs its pages, not its rows. One alone waits for nobody.
+            self._loop.call_soon(self._gather if self._last > 1 else self._send)
+
+    def _gather(self) -> None:
+        self._loop.call_soon(self._send)
 
     async def read(self, fn: Callable[[Connection], R]) -> R:
         """Runs a query beside the writer; it sees what is committed. Raises OurError, or what `fn` raises."""
@@ -191,6 +198,7 @@ class Database:
         """The next group: for the engine."""
         group = self._pending[:most]
         del self._pending[:most]
+        self._last = len(group)
         return group
 
     def refuse(self, cause: OurError | None) -> None:
