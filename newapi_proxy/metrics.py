@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
+from itertools import compress
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
@@ -144,8 +145,8 @@ def inflight(change: int = 0) -> int:
 
 def tokens(model: str, usage: Mapping[str, Any]) -> None:
     """The request line's usage record; what is no number or 0 adds nothing."""
-    for kind, count in usage.items():
-        if count and type(count) is int:
+    for kind, count in compress(usage.items(), usage.values()):
+        if type(count) is int:
             _add(_tokens, (model, kind), count)
 
 

@@ -42,15 +42,19 @@ class Interrupt:
 
     async def wait(self, future: asyncio.Future[T]) -> T:
         """The future's result, or the cause. The future is the waiter's own: nobody else may await it."""
+        self.watch(future)
+        try:
+            return await future
+        finally:
+            self._waiter = None
+
+    def watch(self, future: asyncio.Future[T]) -> None:
+        """From now on the future is what a cause would end: for who awaits it himself. Raises a cause that is there."""
         if self.cause is not None:
             if not future.done():
                 future.cancel()
             raise self.cause
         self._waiter = future  # type: ignore[assignment]
-        try:
-            return await future
-        finally:
-            self._waiter = None
 
 
 class Watched(Protocol):

@@ -86,6 +86,18 @@ class Channel(msgspec.Struct, frozen=True, kw_only=True):
 Tiers = tuple[tuple[Channel, ...], ...]
 
 
+class Lane(msgspec.Struct, frozen=True):
+    """What requests of one group for one model in one format have in common.
+
+    `tiers`: the channels that can be asked and have a price. `prices`: what it may cost, by the channel that serves
+    it: the requested name's price, else the mapped one's (decision 16). `ratio`: the group's factor on every price.
+    """
+
+    tiers: Tiers
+    prices: tuple[Price, ...]
+    ratio: Decimal
+
+
 class Token(msgspec.Struct, frozen=True, kw_only=True):
     """One client key. `models` empty: all that its group reaches. `expires` unix seconds, None never.
 
@@ -135,8 +147,7 @@ class Snapshot:
         self._ratios = {name: Decimal(str(ratio)) for name, ratio in config.ratios_by_group().items()}
         self._known: dict[tuple[str, str], Tiers] = {}
         self._uses: dict[tuple[str, str], tuple[str, tuple[Kind, ...]]] = {}
-        self._serving: dict[tuple[str, str, str, Kind, bool], Tiers] = {}
-        self._priced: dict[tuple[str, str], tuple[Price, ...]] = {}
+        self._lanes: dict[tuple[str, str, str, Kind, bool], Lane] = {}
         self._windows: dict[str, tuple[int, int, tuple[Window, ...]]] = {}
 
     def group_ratio(self, group: str, model: str = "") -> Decimal:
@@ -149,17 +160,20 @@ class Snapshot:
             return DEFAULT_RATIO
         return next((ratio for name, ratio in alias if self.tiers(name, model)), max(ratio for _, ratio in alias))
 
-    def serving(self, group: str, model: str, dialect: str, kind: Kind, *, free: bool = False) -> Tiers:
-        """The tiers with the channels alone that speak for this kind of ask; `free`: where no price is needed too."""
+    def lane(self, group: str, model: str, dialect: str, kind: Kind, *, free: bool = False) -> Lane:
+        """The way of requests of this kind; `free`: through channels without a price, too."""
         key = (group, model, dialect, kind, free)
-        known = self._serving.get(key)
+        known = self._lanes.get(key)
         if known is None:
-            if len(self._serving) >= MOST_KNOWN:
-                self._serving.clear()
-            known = self._serving[key] = tuple(
-                tuple(one for one in tier if self._speaks(one, model, dialect, kind, free=free))
-                for tier in self.tiers(group, model)
-            )
+            if len(self._lanes) >= MOST_KNOWN:
+                self._lanes.clear()
+            tiers = self.tiers(group, model)
+            serving = [
+                tuple(one for one in tier if self._speaks(one, model, dialect, kind, free=free)) for tier in tiers
+            ]
+            found = [self.prices.find(model, one.upstream_model(model)) for tier in tiers for one in tier]
+            prices = tuple({one.name: one for one in found if one is not None}.values())
+            known = self._lanes[key] = Lane(tuple(serving), prices, self.group_ratio(group, model))
         return known
 
     def _speaks(self, channel: Channel, model: str, dialect: str, kind: Kind, *, free: bool) -> bool:
@@ -167,18 +181,6 @@ class Snapshot:
         if speaks(channel.adapter, dialect, upstream, kind) is None:
             return False
         return free or self.prices.find(model, upstream) is not None
-
-    def priced(self, group: str, model: str) -> tuple[Price, ...]:
-        """What the model may cost the group, by the channel that serves it: the requested name's price, else the
-        mapped one's (decision 16)."""
-        known = self._priced.get((group, model))
-        if known is None:
-            if len(self._priced) >= MOST_KNOWN:
-                self._priced.clear()
-            channels = (channel for tier in self.tiers(group, model) for channel in tier)
-            found = (self.prices.find(model, channel.upstream_model(model)) for channel in channels)
-            known = self._priced[group, model] = tuple({one.name: one for one in found if one is not None}.values())
-        return known
 
     def tiers(self, group: str, model: str) -> Tiers:
         """The channels that serve the model to the group, by priority, highest first."""

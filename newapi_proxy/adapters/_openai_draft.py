@@ -111,7 +111,10 @@ def emulate_schema(draft: Draft) -> None:
 def lower_tool_media(draft: Draft) -> None:
     """Pictures and files in tool results follow the last of them as a user's message: tool messages hold text alone."""
     sent = draft.body.get("messages") or ()
-    if not any(isinstance(one, dict) and one.get("role") == "tool" and _has_media(one) for one in sent):
+    for one in sent:
+        if isinstance(one, dict) and one.get("role") == "tool" and _has_media(one):
+            break
+    else:
         return
     out: list[Node] = []
     waiting: list[Node] = []

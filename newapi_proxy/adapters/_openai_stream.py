@@ -421,23 +421,23 @@ def read_answer(body: tree.Document) -> list[Event]:
 
 def _plain(node: Node) -> list[Event] | None:
     """The events of the common answer, one choice of text: what `Reader.whole` tells, at a fifth of its cost."""
-    choices, usage, id_ = node.get("choices"), node.get("usage"), node.get("id")
-    if type(choices) is not list or len(choices) != 1 or type(usage) is not dict or type(id_) is not str or not id_:
+    try:
+        (choice,) = node["choices"]
+        message, finish = choice["message"], choice["finish_reason"]
+        text, reason = message["content"], _PLAIN_ENDS[finish]
+        id_, usage, model, created = node["id"], node["usage"], node["model"], node["created"]
+        if choice["index"] != 0 or "usage" in choice or choice.get("logprobs"):
+            return None
+    except (KeyError, TypeError, ValueError):
         return None
-    choice = choices[0]
-    if type(choice) is not dict or choice.get("index") != 0 or "usage" in choice or choice.get("logprobs"):
+    if type(text) is not str or not text or type(id_) is not str or not id_ or type(usage) is not dict:
         return None
-    message, finish = choice.get("message"), choice.get("finish_reason")
-    reason = _PLAIN_ENDS.get(finish) if type(finish) is str else None
-    if reason is None or type(message) is not dict or not message.keys() <= _SAID:
+    if "error" in node or "citations" in node or type(model) is not str or type(created) is not int:
         return None
-    text = message.get("content")
-    if type(text) is not str or not text or message.get("refusal") or message.get("annotations"):
+    bare = len(message) == 2 and "role" in message
+    if not bare and (not message.keys() <= _SAID or message.get("refusal") or message.get("annotations")):
         return None
-    if node.get("error") or node.get("citations"):
-        return None
-    model, created = node.get("model"), node.get("created")
-    started = Started(id_, model if type(model) is str else None, created if type(created) is int else None)
+    started = Started(id_, model, created)
     events: list[Event] = [started, TextDelta(text), Finished(reason, native=finish)]
     metered = read_usage(usage)
     if metered is not None:

@@ -16,7 +16,8 @@ _COMPLETION: Final = ("completion_tokens", "output_tokens")
 _PROMPT_DETAILS: Final = ("prompt_tokens_details", "input_tokens_details")
 _COMPLETION_DETAILS: Final = ("completion_tokens_details", "output_tokens_details")
 _PLAIN: Final = frozenset({"prompt_tokens", "completion_tokens", "total_tokens"})
-_SHALLOW: Final = _PLAIN | {"prompt_tokens_details", "completion_tokens_details"}
+_DETAILS: Final = ("prompt_tokens_details", "completion_tokens_details")
+_SHALLOW: Final = _PLAIN | {*_DETAILS}
 _ZERO: Final[Node] = {}
 
 
@@ -28,10 +29,9 @@ def read_usage(value: Any) -> Usage | None:
     """
     if type(value) is not dict:
         return None
-    if value.keys() == _PLAIN:
-        plain = _plain(value["prompt_tokens"], value["completion_tokens"], value["total_tokens"])
-        if plain is not None:
-            return plain
+    plain = _plain(value)
+    if plain is not None:
+        return plain
     prompt, completion = _total(value, _PROMPT), _total(value, _COMPLETION)
     if prompt is None or completion is None:
         return None
@@ -64,11 +64,24 @@ def read_usage(value: Any) -> Usage | None:
     return clamped(usage)
 
 
-def _plain(prompt: Any, completion: Any, total: Any) -> Usage | None:
-    """The report of three counts that add up, the commonest; None where it needs a closer look."""
-    if type(prompt) is not int or type(completion) is not int or total != prompt + completion or not total:
+def _plain(value: Node) -> Usage | None:
+    """The report of three counts that add up and no part of them, the commonest; None where it needs a closer look."""
+    try:
+        prompt, completion = value["prompt_tokens"], value["completion_tokens"]
+        if value["total_tokens"] != prompt + completion or type(prompt) is not int or type(completion) is not int:
+            return None
+    except (KeyError, TypeError):
         return None
-    return Usage(prompt=prompt, completion=completion) if 0 <= prompt <= MOST and 0 <= completion <= MOST else None
+    if not (0 <= prompt <= MOST and 0 <= completion <= MOST and (prompt or completion)):
+        return None
+    if len(value) > 3:
+        if not value.keys() <= _SHALLOW:
+            return None
+        for name in _DETAILS:
+            parts = value.get(name)
+            if type(parts) is dict and any(parts.values()):
+                return None
+    return Usage(prompt=prompt, completion=completion)
 
 
 def _total(node: Node, names: tuple[str, ...]) -> int | None:

@@ -10,7 +10,7 @@ goes below zero by what is done here, and no budget above its amount. Amounts ar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Literal, TypeVar
 
 import msgspec
@@ -373,11 +373,11 @@ def _pay(conn: Connection, settlements: Sequence[Settlement], taken: Sequence[in
         if one.windows:
             moves.add(account.token_id, one.windows, -rest)
             fresh |= not one.held  # a hold of nothing counts nowhere, so there may be no counter yet
-        _add(by_token, account.token_id, (rest if account.token_limited else 0, units))
-        _add(by_user, account.user_id, (rest if account.user_limited else 0, units, 1))
+        _add(by_token, account.token_id, rest if account.token_limited else 0, units, 1)
+        _add(by_user, account.user_id, rest if account.user_limited else 0, units, 1)
         by_channel[one.channel_id] = by_channel.get(one.channel_id, 0) + units
     at = settlements[-1].at
-    moved = MOVE_TOKEN.run(conn, [(id, *sums, at) for id, sums in sorted(by_token.items())]) == len(by_token)
+    moved = MOVE_TOKEN.run(conn, [(id, *sums[:2], at) for id, sums in sorted(by_token.items())]) == len(by_token)
     by_user.pop(0, None)
     moved &= MOVE_USER.run(conn, [(id, *sums) for id, sums in sorted(by_user.items())]) == len(by_user)
     if fresh:
@@ -394,9 +394,14 @@ def _pay(conn: Connection, settlements: Sequence[Settlement], taken: Sequence[in
     return moved
 
 
-def _add(sums: dict[int, list[int]], key: int, values: Iterable[int]) -> None:
+def _add(sums: dict[int, list[int]], key: int, units: int, used: int, requests: int) -> None:
     known = sums.get(key)
-    sums[key] = list(values) if known is None else [old + new for old, new in zip(known, values, strict=True)]
+    if known is None:
+        sums[key] = [units, used, requests]
+    else:
+        known[0] += units
+        known[1] += used
+        known[2] += requests
 
 
 def _unique(items: Sequence[Settlement] | Sequence[Void]) -> bool:
@@ -428,10 +433,10 @@ def _return(conn: Connection, voids: Sequence[Void]) -> bool:
         if one.windows:
             moves.add(one.account.token_id, one.windows, -one.held)
         if one.held and one.account.token_limited:
-            _add(by_token, one.account.token_id, (one.held, 0))
+            _add(by_token, one.account.token_id, one.held, 0, 0)
         if one.held and one.account.user_limited:
-            _add(by_user, one.account.user_id, (one.held, 0, 0))
-    MOVE_TOKEN.run(conn, [(id, *sums, voids[-1].at) for id, sums in sorted(by_token.items())])
+            _add(by_user, one.account.user_id, one.held, 0, 0)
+    MOVE_TOKEN.run(conn, [(id, *sums[:2], voids[-1].at) for id, sums in sorted(by_token.items())])
     MOVE_USER.run(conn, [(id, *sums) for id, sums in sorted(by_user.items())])
     moves.run(conn)
     return True

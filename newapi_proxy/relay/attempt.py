@@ -15,7 +15,7 @@ from newapi_proxy.adapters.base import Dialect, Outgoing, Target, refuse_own, sp
 from newapi_proxy.config.model import Override
 from newapi_proxy.errors import Unsupported, UpstreamFailure
 from newapi_proxy.ir.ask import Ask
-from newapi_proxy.ir.events import Event
+from newapi_proxy.ir.events import Event, Metered, Started, TextDelta
 from newapi_proxy.ir.suffix import wished
 from newapi_proxy.ports import Client, Incoming, Interrupt, Take
 from newapi_proxy.relay.batches import batched, joined, packs
@@ -206,7 +206,12 @@ def together(prepared: Prepared, answers: Sequence[Served]) -> Served:
 def _heard(events: Sequence[Event]) -> Heard:
     heard = Heard()
     for event in events:
-        if not heard.take(event):
+        kind = type(event)
+        if kind is TextDelta:
+            heard.said(event.text)  # type: ignore[union-attr]
+        elif kind is Metered:
+            heard.usage = event.usage  # type: ignore[union-attr]
+        elif kind is not Started and not heard.take(event):
             break
     if heard.failure is not None:
         raise heard.failure

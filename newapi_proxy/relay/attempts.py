@@ -5,6 +5,7 @@ Attempts may change until content is on its way to the client, never after (deci
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import Final
 
 import msgspec
@@ -86,7 +87,7 @@ class Attempts:
                 plan.full(candidate, whole=full.ceiling.scope == "channel")
                 continue
             try:
-                ask = await self._carried(candidate)
+                ask = await self._carried(candidate) if self._carries(candidate) else given.ask
                 prepared = prepare(candidate, ask, given, self._held(candidate))
             except Unsupported as error:
                 failure = failure or error
@@ -116,7 +117,7 @@ class Attempts:
             return None
         counting = candidate.channel.adapter.counting
         try:
-            ask = await self._carried(candidate)
+            ask = await self._carried(candidate) if self._carries(candidate) else given.ask
             prepared = prepare(candidate, ask, given, self._held(candidate))
         except Unsupported:
             self.stay.unsent()
@@ -133,19 +134,20 @@ class Attempts:
         self._record.served(candidate.channel, prepared.upstream_model)
         return tokens
 
+    def _carries(self, candidate: Candidate) -> bool:
+        """Whether the ask may have to be another one for this provider."""
+        ask = self._given.ask
+        return ask.kind == "embeddings" or (candidate.channel.adapter.by_bytes is not None and bool(by_url(ask)))
+
     async def _carried(self, candidate: Candidate) -> Ask:
         """The ask, with bytes for the media that this provider does not fetch itself, texts for tokens that it does not
         know. Raises Unsupported."""
         channel, ask = candidate.channel, self._given.ask
         if ask.kind == "embeddings":
             return await worded(ask, channel.adapter)
-        if channel.adapter.by_bytes is None:
-            return ask
+        assert channel.adapter.by_bytes is not None
         if self._parcels is None:
-            media = by_url(ask)
-            if not media:
-                return ask
-            self._parcels = Parcels(ask, media, self._house.fetcher, self._given.snapshot.config)
+            self._parcels = Parcels(ask, by_url(ask), self._house.fetcher, self._given.snapshot.config)
         model = channel.upstream_model(ask.model)
         if ask.dialect in channel.adapter.opens:
             dialect = speaks(channel.adapter, ask.dialect, model)
@@ -191,8 +193,8 @@ class Attempts:
 
     async def _attempt(self, prepared: Prepared) -> Outcome | UpstreamFailure:
         health, channel = self._house.health, prepared.candidate.channel
-        relay = self._given.snapshot.config.relay
-        streamed = self._given.ask.stream and not self._given.ask.handed  # a picture may take minutes to begin
+        ask, relay = self._given.ask, self._given.snapshot.config.relay
+        streamed = ask.stream and not ask.handed  # a picture may take minutes to begin
         first = (channel.first_token_timeout or relay.first_token_timeout) if streamed else None
         self._release()
         self._prepared, self._pipe = prepared, None
@@ -206,9 +208,12 @@ class Attempts:
         since = self._house.clock.monotonic()
         trial = health.began(channel)
         try:
-            if self._given.ask.kind == "chat" or self._given.ask.stream:
-                self._incoming = await self._open(prepared, first)
-                served = await self._hear(prepared, self._incoming)
+            if ask.kind == "chat" or ask.stream:
+                self._incoming = incoming = await self._open(prepared, first)
+                if ask.stream:
+                    served = await self._hear(prepared, incoming)
+                else:
+                    served = hear(prepared, ask, await incoming.whole(WHOLE))
             else:
                 served = await self._gathered(prepared)
         except Departed:
@@ -242,9 +247,16 @@ class Attempts:
         self._record.tried(prepared.candidate, 200, "ok", since)
         return served
 
-    async def _open(self, prepared: Prepared, first_token: float | None) -> Incoming:
+    def _open(self, prepared: Prepared, first_token: float | None) -> Awaitable[Incoming]:
         interrupt = self._watch.attempt(first_token)
         timeout = self._given.snapshot.config.relay.connect_timeout
+        adapter = prepared.candidate.channel.adapter
+        if adapter.uploads is None and adapter.credential is None:
+            return open_answer(self._house.client, prepared, interrupt, connect_timeout=timeout)
+        return self._open_provided(prepared, interrupt, timeout)
+
+    async def _open_provided(self, prepared: Prepared, interrupt: Interrupt, timeout: float) -> Incoming:
+        """Opens where something must be with the provider before: files, a token."""
         adapter = prepared.candidate.channel.adapter
         if adapter.uploads is not None:
             ask = await uploaded(self._house.client, prepared, interrupt, connect_timeout=timeout)
@@ -282,8 +294,6 @@ class Attempts:
 
     async def _hear(self, prepared: Prepared, incoming: Incoming) -> Served:
         given = self._given
-        if not given.ask.stream:
-            return hear(prepared, given.ask, await incoming.whole(WHOLE))
         first = await incoming.read()
         whole = looks_whole(incoming.headers.get("content-type", ""), first) and not raw(prepared.dialect)
         made = Retold if whole else pipe
@@ -299,7 +309,9 @@ class Attempts:
             older = instead(prepared.dialect, failure)
             if older is None:
                 raise
-        ask = await self._carried(prepared.candidate)
+        ask = self._given.ask
+        if self._carries(prepared.candidate):
+            ask = await self._carried(prepared.candidate)
         self._prepared = prepare(prepared.candidate, ask, self._given, prepared.target.granted, older)
         return await self._batches(self._prepared)
 

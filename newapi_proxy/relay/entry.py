@@ -36,14 +36,14 @@ def settlement(given: Given, hold: ledger.Hold, served: Served, billed: Bill, re
         "usage": billed.line,
         "price": {"name": billed.price.key, "source": billed.price.source, **billed.price.usd},
         "group": token.group,
-        "group_ratio": str(given.ratio),
+        "group_ratio": str(given.lane.ratio),
         "steps": billed.charge.steps,
         "units": units,
         "usd": billed.charge.usd,
         "attempts": record.attempts,
     }
     first = -1000 if record.ttft is None else round(record.ttft * 1000)
-    shared, content = _shared(billed.price, given.ratio)
+    shared, content = _shared(billed.price, given.lane.ratio)
     return ledger.Settlement(
         request_id=hold.request_id,
         account=hold.account,

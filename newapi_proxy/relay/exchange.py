@@ -51,13 +51,14 @@ async def chat(
     attempts: Attempts | None = None
     try:
         snapshot = visit.snapshot or house.snapshot
-        ask = asked(surface, body, headers)
+        ask = surface.read(body, headers) if type(body) is bytes else asked(surface, body, headers)
         if ask.unnamed:
             ask = _named(ask, snapshot.config.relay.responses_model)
         record.asked(ask)
         if ask.kind == "transcription":
             ask = await off_loop(ask.form.size if ask.form is not None else 0, partial(measured, ask))
         assert visit.token is not None
+        free = ask.count_only or ask.pieces is not None
         given = Given(
             visit=visit,
             token=visit.token,
@@ -65,7 +66,7 @@ async def chat(
             ask=ask,
             snapshot=snapshot,
             at=record.now(),
-            ratio=snapshot.group_ratio(visit.token.group, ask.model),
+            lane=snapshot.lane(visit.token.group, ask.model, ask.dialect, ask.kind, free=free),
         )
         attempts = Attempts(house, given, sink, record)
         if ask.count_only:
@@ -113,11 +114,11 @@ def reject(house: House, visit: Visit, surface: Surface, sink: Sink, error: Prox
 
 async def _answer(house: House, given: Given, sink: Sink, record: Record, attempts: Attempts) -> None:
     plan = planned(house, given)
-    amount = max([hold_amount(given.ask, price, given.ratio, calls=given.ask.calls) for price in prices_of(given)])
-    hold = holding(house, given, amount)
+    hold = holding(house, given, _amount(given))
     if given.token.ceilings:
         await attempts.stay.enter()
-    async with Held(house.db, hold, record.attempts) as held:
+    with Held(house.db, hold, record.attempts) as held:
+        await held.take()
         outcome = await attempts.run(plan)
         end, served = _ended(outcome)
         billed = last = None
@@ -158,7 +159,8 @@ async def _count(house: House, given: Given, sink: Sink, record: Record, attempt
     plan = planned(house, given)
     if given.token.ceilings:
         await attempts.stay.enter()
-    async with Held(house.db, holding(house, given, 0), record.attempts):
+    with Held(house.db, holding(house, given, 0), record.attempts) as held:
+        await held.take()
         tokens = await attempts.count(plan)
     headers = []
     if tokens is None:
@@ -170,35 +172,44 @@ async def _count(house: House, given: Given, sink: Sink, record: Record, attempt
 def planned(house: House, given: Given) -> Plan:
     """The request's way through its channels. Raises ClientError and OurError where there can be none."""
     ask, token = given.ask, given.token
-    if not token.may_use(ask.model):
+    if token.models and not token.may_use(ask.model):
         raise ClientError(
             f"This key may not use the model {ask.model}.", status=403, kind="permission", code="access_denied"
         )
-    if not given.snapshot.tiers(token.group, ask.model):
-        raise OurError(
-            f"No channel serves the model {ask.model} for group {token.group}.", status=503, code="model_not_found"
+    serving = given.lane.tiers if ask.pieces is None else _selling(given)
+    if not any(serving):
+        raise _unserved(given)
+    return Plan(serving, house.turns, house.health.usable)
+
+
+def _selling(given: Given) -> Tiers:
+    """The tiers with the channels that have a price for the pieces that are asked for."""
+    find, model = _finder(given), given.ask.model
+    return tuple(tuple(one for one in tier if find(one.upstream_model(model)) is not None) for tier in given.lane.tiers)
+
+
+def _unserved(given: Given) -> ProxyError:
+    """Why no channel can be asked."""
+    ask, group = given.ask, given.token.group
+    if not given.snapshot.tiers(group, ask.model):
+        return OurError(
+            f"No channel serves the model {ask.model} for group {group}.", status=503, code="model_not_found"
         )
-
-    plan = Plan(_serving(given), house.turns, house.health.usable)
-    if plan.empty:
-        prices_of(given)  # a price that is missing is the plainer word
-        raise ClientError(
-            f"No channel of the model {ask.model} has an endpoint for {ask.kind}.",
-            code="unsupported_endpoint",
-            param="model",
-        )
-    return plan
+    prices_of(given)  # a price that is missing is the plainer word
+    return ClientError(
+        f"No channel of the model {ask.model} has an endpoint for {ask.kind}.",
+        code="unsupported_endpoint",
+        param="model",
+    )
 
 
-def _serving(given: Given) -> Tiers:
-    """The tiers with the channels that can be asked and have a price."""
-    ask, snapshot = given.ask, given.snapshot
-    free = ask.count_only or ask.pieces is not None
-    serving = snapshot.serving(given.token.group, ask.model, ask.dialect, ask.kind, free=free)
-    if ask.pieces is None:
-        return serving
-    find, model = _finder(given), ask.model
-    return tuple(tuple(one for one in tier if find(one.upstream_model(model)) is not None) for tier in serving)
+def _amount(given: Given) -> int:
+    """Units to hold: the most that one of its channels may cost."""
+    ask, ratio, prices = given.ask, given.lane.ratio, prices_of(given)
+    if len(prices) == 1:
+        (price,) = prices
+        return hold_amount(ask, price, ratio, calls=ask.calls)
+    return max([hold_amount(ask, price, ratio, calls=ask.calls) for price in prices])
 
 
 def prices_of(given: Given) -> Collection[Price]:
@@ -208,7 +219,7 @@ def prices_of(given: Given) -> Collection[Price]:
     """
     ask, group = given.ask, given.token.group
     if ask.pieces is None:
-        prices: Collection[Price] = given.snapshot.priced(group, ask.model)
+        prices: Collection[Price] = given.lane.prices
     else:
         find = _finder(given)
         channels = (channel for tier in given.snapshot.tiers(group, ask.model) for channel in tier)
@@ -220,10 +231,9 @@ def prices_of(given: Given) -> Collection[Price]:
 
 
 def _finder(given: Given) -> Callable[[str], Price | None]:
-    """Finds the price of this request by the name that upstream knows."""
+    """Finds the price of this request for pieces by the name that upstream knows."""
     prices, model, pieces = given.snapshot.prices, given.ask.model, given.ask.pieces
-    if pieces is None:
-        return lambda mapped: prices.find(model, mapped)
+    assert pieces is not None
 
     def sold(mapped: str) -> Price | None:
         price = prices.sold(model, mapped)
@@ -266,12 +276,14 @@ def _ended(outcome: Outcome) -> tuple[policy.End, Served | None]:
 async def _bill(given: Given, served: Served, end: policy.End) -> Bill | None:
     for _ in range(served.heard.skipped):
         metrics.skipped_frame()
-    found = [_finder(given)(served.prepared.upstream_model)]
-    if given.ask.unnamed:  # the model may be a dearer one than was held for, and none is served for less than its price
-        found.append(given.snapshot.prices.find(served.upstream_model))
-    prices = [price for price in found if price is not None]
+    ask, find, mapped = given.ask, given.snapshot.prices.find, served.prepared.upstream_model
+    price = find(ask.model, mapped) if ask.pieces is None else _finder(given)(mapped)
+    if ask.unnamed:  # the model may be a dearer one than was held for, and none is served for less than its price
+        prices = [one for one in (price, find(served.upstream_model)) if one is not None]
+    else:
+        prices = [] if price is None else [price]
     if not prices:
-        raise _unpriced(given.ask.model)
+        raise _unpriced(ask.model)
     return await bill(given, served, end, prices)
 
 
@@ -283,10 +295,6 @@ def tell_short(given: Given, taken: int, units: int) -> None:
 def _last(given: Given, attempts: Attempts, outcome: Outcome, usage: Usage) -> tuple[list[tuple[str, str]], bytes]:
     """The client's last bytes: the stream's tail, or the whole answer with its headers."""
     match outcome:
-        case Cut(failure=failure):
-            return [], attempts.fail(failure)
-        case Left():
-            return [], b""
         case Served(pipe=pipe) if pipe is not None:
             return [], pipe.close(usage)
         case Served(prepared=prepared):
@@ -296,6 +304,10 @@ def _last(given: Given, attempts: Attempts, outcome: Outcome, usage: Usage) -> t
             if prepared.dialect.dialect == surface.dialect:
                 return headers, surface.same(given.ask, prepared.face, outcome.body, usage)
             return headers, surface.answer(given.ask, prepared.face, outcome.events, usage)
+        case Cut(failure=failure):
+            return [], attempts.fail(failure)
+        case Left():
+            return [], b""
         case _:
             assert_never(outcome)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from decimal import Decimal
 
 import msgspec
 
@@ -16,7 +15,7 @@ from newapi_proxy.relay.memory import Budget
 from newapi_proxy.relay.plan import Turns
 from newapi_proxy.relay.record import Visit
 from newapi_proxy.relay.sockets import Dialer
-from newapi_proxy.snapshot import Snapshot, Token
+from newapi_proxy.snapshot import Lane, Snapshot, Token
 from newapi_proxy.store.db import Database
 from newapi_proxy.store.windows import Memory, Windows
 from newapi_proxy.surfaces.base import Surface
@@ -58,7 +57,7 @@ class House:
 class Given(msgspec.Struct, frozen=True, kw_only=True):
     """What is fixed about a request: who came with which key, what is asked in which format, under which snapshot.
 
-    `at` is unix seconds, `ratio` the group's factor on every price.
+    `at` is unix seconds.
     """
 
     visit: Visit
@@ -67,7 +66,7 @@ class Given(msgspec.Struct, frozen=True, kw_only=True):
     ask: Ask
     snapshot: Snapshot
     at: int
-    ratio: Decimal
+    lane: Lane
 
     @property
     def id(self) -> str:

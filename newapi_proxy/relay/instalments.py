@@ -47,7 +47,7 @@ class Instalments:
             self._hold = exchange.holding(self._house, self._part, self._amount)
             held = Held(self._house.db, self._hold, self._record.attempts)
             try:
-                await held.__aenter__()
+                await held.take()
             except ClientError as error:
                 if error.code == "duplicate_request_id" and self._number > 1:
                     continue
@@ -80,7 +80,7 @@ class Instalments:
         """Gives back what is held; the sum of what was used."""
         held, self._held = self._held, None
         if held is not None:
-            await held.__aexit__(type(error) if error is not None else None, error, None)
+            held.__exit__(type(error) if error is not None else None, error, None)
         return self._usage or NOTHING
 
     def _numbered(self) -> Given:

@@ -112,10 +112,10 @@ class Stay:
     def used(self, usage: Usage) -> None:
         """What the request used in the end, in place of the estimate."""
         self._counted = True
-        tokens = usage.prompt + usage.completion
-        for grant in (self._own, self._channel):
-            if grant is not None:
-                self._windows.correct(grant, tokens)
+        if self._own is not None:
+            self._windows.correct(self._own, usage.prompt + usage.completion)
+        if self._channel is not None:
+            self._windows.correct(self._channel, usage.prompt + usage.completion)
 
     def close(self) -> None:
         """The request is over. Of a channel that never said what it used, the estimate stays."""

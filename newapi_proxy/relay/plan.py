@@ -120,11 +120,6 @@ class Plan:
         self._picks -= 1
 
     @property
-    def empty(self) -> bool:
-        """Whether no channel serves the request, healthy or not."""
-        return not any(self._tiers)
-
-    @property
     def resting(self) -> bool:
         """Whether, after `next` gave none, there are pairs that were only held back for now."""
         return any(
@@ -150,7 +145,7 @@ class Plan:
         channels = self._tiers[tier]
         if len(channels) == 1 and len(channels[0].keys) < 2:  # the usual small installation: no turns to keep
             lone = channels[0]
-            free = (lone.name, 0) not in self._tried and self._usable(lone, 0)
+            free = (not self._tried or (lone.name, 0) not in self._tried) and self._usable(lone, 0)
             return self._take(lone, 0, tier) if free else None
         open_keys = {channel.name: keys for channel in self._tiers[tier] if (keys := self._keys(channel))}
         channels = [channel for channel in self._tiers[tier] if channel.name in open_keys]
@@ -161,9 +156,10 @@ class Plan:
         return self._take(channel, self._turns.key(channel, open_keys[channel.name]), tier)
 
     def _take(self, channel: Channel, key: int, tier: int) -> Candidate:
-        self._tried.add((channel.name, key))
-        self._fresh = (channel.name, -1) not in self._tried
-        self._tried.add((channel.name, -1))
+        tried, whole = self._tried, (channel.name, -1)
+        tried.add((channel.name, key))
+        self._fresh = whole not in tried
+        tried.add(whole)
         self._before, self._last = self._last, Candidate(channel, key, tier)
         self._picks += 1
         return self._last

@@ -26,7 +26,7 @@ from newapi_proxy.relay.pipe import WHOLE
 from newapi_proxy.relay.plan import Candidate
 from newapi_proxy.relay.record import Visit
 from newapi_proxy.secret import Secret
-from newapi_proxy.snapshot import Channel, Snapshot, Token
+from newapi_proxy.snapshot import Channel, Lane, Snapshot, Token
 from newapi_proxy.surfaces import SURFACES
 from newapi_proxy.wire import tree
 
@@ -112,7 +112,7 @@ async def _asked(client: Client, clock: Clock, snapshot: Snapshot, candidate: Ca
         ask=ask,
         snapshot=snapshot,
         at=int(clock.wall()),
-        ratio=Decimal(1),
+        lane=Lane((), (), Decimal(1)),
     )
     prepared = prepare(candidate, ask, given)
     interrupt, timeout = Interrupt(), snapshot.config.relay.connect_timeout

@@ -132,7 +132,7 @@ async def serve(house: House, visit: Visit, ask: Ask, sink: Sink, accept: Callab
         ask=ask,
         snapshot=snapshot,
         at=record.now(),
-        ratio=snapshot.group_ratio(visit.token.group, ask.model),
+        lane=snapshot.lane(visit.token.group, ask.model, ask.dialect, ask.kind),
     )
     dialing = Dialing(house, given, sink, record)
     try:
@@ -153,7 +153,7 @@ async def serve(house: House, visit: Visit, ask: Ask, sink: Sink, accept: Callab
 async def _served(house: House, given: Given, dialing: Dialing, record: Record, accept: Callable[[], Socket]) -> None:
     plan = exchange.planned(house, given)
     prices = exchange.prices_of(given)
-    purse = Instalments(house, given, record, max(hold_amount(given.ask, one, given.ratio) for one in prices))
+    purse = Instalments(house, given, record, max(hold_amount(given.ask, one, given.lane.ratio) for one in prices))
     if house.dialer is None:
         raise OurError("Sessions cannot be opened here.", status=503, code="no_sessions")
     await dialing.stay.enter()
@@ -375,7 +375,7 @@ class Session:
         if sides:
             usage = msgspec.structs.replace(usage, others=sides)
         calls = 0 if self._purse.count else 1  # a price per call is the session's, paid with its first response
-        return Bill(usage, line(usage), price, charge(usage, price, given.ratio, prices.find, calls=calls))
+        return Bill(usage, line(usage), price, charge(usage, price, given.lane.ratio, prices.find, calls=calls))
 
     def _admitted(self) -> None:
         """Raises ClientError where the key may be used no more: its time has come, or a reload has taken it away."""

@@ -29,7 +29,7 @@ LIGHT: Final = 32 * 1024  # bytes that may be tokenized on the loop once the tab
 
 
 class Held:
-    """A request's hold. `async with`: entering holds, `settle` settles, leaving without it gives everything back.
+    """A request's hold. `with` it `take` holds, `settle` settles, and leaving without that gives everything back.
 
     `tried` is the list that attempts are noted in: what was tried in vain is told with what was given back.
     """
@@ -42,7 +42,11 @@ class Held:
         self._tried = tried
         self._open = False
 
-    async def __aenter__(self) -> Held:
+    def __enter__(self) -> Held:
+        return self
+
+    async def take(self) -> None:
+        """Holds. Raises ClientError where the money is not there, OurError where the ledger cannot be written."""
         asked = self._db.write(ledger.hold, self._hold)
         try:
             lack = await asked
@@ -52,7 +56,6 @@ class Held:
         if lack is not None:
             raise _refusal(lack, self._hold)
         self._open = True
-        return self
 
     async def settle(self, settlement: ledger.Settlement, *, delivered: bool) -> int:
         """Settles; the units taken. Raises OurError when the ledger cannot be written at the moment.
@@ -67,7 +70,7 @@ class Held:
             self._open = not delivered
             raise
 
-    async def __aexit__(
+    def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._open:
@@ -162,8 +165,10 @@ async def bill(given: Given, served: Served, end: policy.End, prices: Sequence[P
     if given.ask.pieces is not None and usage.pieces is None:
         usage = msgspec.structs.replace(usage, pieces=given.ask.pieces)
     calls = given.ask.calls if usage.calls is None else usage.calls
-    find, said = given.snapshot.prices.find, line(usage)
-    bills = [Bill(usage, said, one, charge(usage, one, given.ratio, find, calls=calls)) for one in prices]
+    find, said, ratio = given.snapshot.prices.find, line(usage), given.lane.ratio
+    if len(prices) == 1:
+        return Bill(usage, said, prices[0], charge(usage, prices[0], ratio, find, calls=calls))
+    bills = [Bill(usage, said, one, charge(usage, one, ratio, find, calls=calls)) for one in prices]
     return max(bills, key=lambda one: one.charge.units)
 
 

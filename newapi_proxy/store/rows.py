@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
+from itertools import chain
 from operator import itemgetter
 from types import SimpleNamespace
 from typing import Any, Final
@@ -65,7 +66,7 @@ class Rows:
             while done < total:
                 size = 1 << min(_MOST_BITS, (total - done).bit_length() - 1)
                 text, order = self._text(conn.dialect, size)
-                flat = rows[0] if total == 1 else [value for row in rows[done : done + size] for value in row]
+                flat = rows[0] if total == 1 else list(chain.from_iterable(rows[done : done + size]))
                 values = flat if order is None else order(flat)
                 if conn.dialect.name == "sqlite":
                     # "many" of one: `execute` lets go of the interpreter once more, to ask for a row's id

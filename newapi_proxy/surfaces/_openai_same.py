@@ -23,8 +23,12 @@ _SAID: Final = frozenset({"role", "content", "refusal", "annotations"})
 def filled(face: Face, body: tree.Document, usage: Usage) -> bytes:
     """The answer with everything its format requires; the body's own bytes where nothing was missing."""
     node = body.tree
-    if type(node) is not dict or (not face.thinking_to_content and _complete(node, face)):
+    if type(node) is not dict:
         return body.raw
+    if not face.thinking_to_content:
+        usual = _usual(body, node, face)
+        if usual is not None:
+            return usual
     edits: Node = {}
     if type(node.get("id")) is not str or not node["id"]:
         edits["id"] = face.id
@@ -45,28 +49,33 @@ def filled(face: Face, body: tree.Document, usage: Usage) -> bytes:
     return tree.encode({**node, **edits}) if edits else body.raw
 
 
-def _complete(node: Node, face: Face) -> bool:
-    """Whether nothing is missing in the common answer, one choice of text: spares the look at each piece."""
-    id_, model, usage, choices = node.get("id"), node.get("model"), node.get("usage"), node.get("choices")
+def _usual(body: tree.Document, node: Node, face: Face) -> bytes | None:
+    """The common answer, one choice of text in which nothing is missing but a refusal's null; None for any other."""
+    try:
+        (choice,) = node["choices"]
+        message, finish, id_, model, usage = (
+            choice["message"], choice["finish_reason"], node["id"], node["model"], node["usage"]
+        )  # fmt: skip
+        if (
+            node["object"] != "chat.completion"
+            or message["role"] != "assistant"
+            or finish not in shapes.STANDARD
+            or type(message["content"]) is not str
+            or type(choice["index"]) is not int
+            or type(node["created"]) is not int
+        ):
+            return None
+    except (KeyError, TypeError, ValueError):
+        return None
     if type(id_) is not str or not id_ or type(model) is not str or (face.rename and model != face.model):
-        return False
-    if node.get("object") != "chat.completion" or type(node.get("created")) is not int:
-        return False
-    if type(usage) is not dict or not usage or type(choices) is not list or len(choices) != 1:
-        return False
-    choice = choices[0]
-    if type(choice) is not dict or type(choice.get("index")) is not int or "logprobs" not in choice:
-        return False
-    message, finish = choice.get("message"), choice.get("finish_reason")
-    return (
-        type(message) is dict
-        and message.keys() <= _SAID
-        and "refusal" in message
-        and message.get("role") == "assistant"
-        and type(message.get("content")) is str
-        and type(finish) is str
-        and finish in shapes.STANDARD
-    )
+        return None
+    if type(usage) is not dict or not usage or "logprobs" not in choice or type(node["choices"]) is not list:
+        return None
+    if len(message) > 2 and not message.keys() <= _SAID:
+        return None
+    if "refusal" in message:
+        return body.raw
+    return tree.encode({**node, "choices": [{**choice, "message": {**message, "refusal": None}}]})
 
 
 def _choice(value: Any, place: int, face: Face) -> Node:

@@ -144,6 +144,8 @@ class Response:
 
     async def whole(self, limit: int) -> bytes:
         """The rest of the body."""
+        if self._ended and self._unread <= limit and not (self._encoding or self.fault or self._interrupt.cause):
+            return self._taken()  # it came with its head, as answers that are not streamed do
         parts: list[bytes] = []
         size = 0
         while data := await self.read():
@@ -192,7 +194,8 @@ class Response:
     async def _wait(self) -> None:
         self._waiter = waiter = self._loop.create_future()
         try:
-            await self._interrupt.wait(waiter)
+            self._interrupt.watch(waiter)
+            await waiter
         except BaseException:
             self.close()
             raise

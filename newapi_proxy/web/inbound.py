@@ -39,7 +39,7 @@ class Ids:
     def own(self) -> str:
         """A fresh id of ours."""
         self._count += 1
-        return self._prefix + _base36(self._count)
+        return f"{self._prefix}{self._count:x}"
 
     def of(self, presented: str | None) -> str:
         """The id for a request that came with this X-Request-Id, if any."""
@@ -51,14 +51,6 @@ class Ids:
             self._older, self._recent = self._recent, set()
         self._recent.add(presented)
         return presented
-
-
-def _base36(number: int) -> str:
-    text = ""
-    while number:
-        number, digit = divmod(number, 36)
-        text = _DIGITS[digit] + text
-    return text
 
 
 @lru_cache(maxsize=64)

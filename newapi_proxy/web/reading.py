@@ -7,7 +7,6 @@ so that it stops behind each head: its own way to a body is an object per answer
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, Final
 
 from aiohttp import hdrs
@@ -125,20 +124,21 @@ class Reading:
             if self._fed > MAX_HEAD:
                 self.fault = "the head is too large"
                 break
-            self._take([message for message, _ in messages])
+            for message, _ in messages:
+                self._take(message)
         return data
 
-    def _take(self, messages: Iterable[RawResponseMessage]) -> None:
-        for message in messages:
-            if message.code in _INTERIM:
-                self._interim += 1
-                if self._interim > MAX_INTERIM:
-                    self.fault = "too many 1xx responses"
-            elif not 200 <= message.code <= 599:
-                self.fault = f"status {message.code}"
-            else:
-                self.head = message
-                self._frame(message)
+    def _take(self, message: RawResponseMessage) -> None:
+        code = message.code
+        if 200 <= code <= 599:
+            self.head = message
+            self._frame(message)
+        elif code in _INTERIM:
+            self._interim += 1
+            if self._interim > MAX_INTERIM:
+                self.fault = "too many 1xx responses"
+        else:
+            self.fault = f"status {code}"
 
     def _frame(self, message: RawResponseMessage) -> None:
         """How the body will end (RFC 9112 §6.3); the parser has refused a length that is none, or two of them."""

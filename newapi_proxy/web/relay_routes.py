@@ -112,7 +112,7 @@ def _relay(surface: Surface) -> Action:
             boundary = multipart.boundary(arrival.headers.get(hdrs.CONTENT_TYPE, "")) if forms else None
             data: bytes | multipart.Form
             if boundary is None:
-                data = await received(call, share)
+                data = received_at_once(call, share) or await received(call, share)
             else:
                 spool = Spool(body.Share(edge.disk, share.limit))
                 data = await _form(call, spool, boundary)
@@ -140,13 +140,22 @@ def _relay(surface: Surface) -> Action:
     return relay
 
 
+def received_at_once(call: Call, share: body.Share) -> bytes | None:
+    """The body where it came with the head, as it is meant: most do. Raises ClientError, OurError."""
+    arrival = call.arrival
+    data, headers = arrival.body(), arrival.headers
+    if data is None or hdrs.CONTENT_ENCODING in headers or hdrs.EXPECT in headers:
+        return None
+    if len(data) > share.limit:
+        raise body.too_large(share.limit)
+    share.hold(len(data))
+    return data
+
+
 async def received(call: Call, share: body.Share) -> bytes:
     """The body, inflated. Raises ClientError, OurError where memory is short, ConnectionError when the client left."""
     arrival = call.arrival
     headers, payload = arrival.headers, arrival.payload
-    if payload.is_eof() and not (hdrs.CONTENT_ENCODING in headers or hdrs.EXPECT in headers):
-        # all of it came with the head, as it is meant
-        return body.complete(payload, share)
     gzipped = hdrs.CONTENT_ENCODING in headers and body.coding(headers)
     share.hold(body.declared(headers, share.limit))
     if hdrs.EXPECT in headers:

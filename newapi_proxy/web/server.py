@@ -5,7 +5,7 @@ stops reading, answers written without response objects, retiring while the daem
 file relies on (of 3.14): `start` is the connection's one task, here without a task, a writer and a response of
 aiohttp's for each request; `data_received` fills `_messages` and wakes `_waiter`; `shutdown` reads what `_serve` keeps;
 `finish_response` takes up what came behind an upgrade that was declined, and needs `_finish`, `prepare` and
-`write_eof`; the parser is paused by `pause_reading` only, or by a full queue.
+`write_eof`; the parser is paused by `pause_reading` only, or by a full queue; a payload's pieces are its `_buffer`.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ STALL_SECONDS: Final = 60.0  # in which a client with a full buffer must read so
 IDLE_SECONDS: Final = 75.0  # between two requests
 LINGER_SECONDS: Final = 5.0  # for the rest of a request that was answered early
 HIGH_WATER: Final = 65536
+SMALL: Final = 65536  # bytes of a body below aiohttp's mark: they hold no reading up, whether they are taken or not
 HTTP10: Final = (1, 0)
 LIMITS: Final[dict[str, Any]] = {
     "keepalive_timeout": IDLE_SECONDS,
@@ -82,6 +83,11 @@ class Arrival:
             complete=payload.is_eof,
         )
         connection.payload = payload
+
+    def body(self) -> bytes | None:
+        """The body, where all of it came at once and no larger than the parser's buffer; None: it must be read."""
+        pieces = self.payload._buffer
+        return pieces[0] if len(pieces) == 1 and self.payload.is_eof() and len(pieces[0]) <= SMALL else None
 
     def _finish(self) -> None:
         """aiohttp: the handler is done."""

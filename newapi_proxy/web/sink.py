@@ -182,7 +182,7 @@ class Reply:
             framing += b"Connection: keep-alive\r\n"
         request_id = self.request_id.encode()
         return b"%b%bX-Request-Id: %b\r\nX-Oneapi-Request-Id: %b\r\nDate: %b\r\n\r\n" % (
-            _given(status, tuple([(name, value[:LONGEST]) for name, value in headers]), streamed),
+            _given(status, tuple([(name, value[:LONGEST]) for name, value in headers]) if headers else (), streamed),
             framing,
             request_id,
             request_id,
