@@ -147,7 +147,11 @@ def tokens(model: str, usage: Mapping[str, Any]) -> None:
     """The request line's usage record; what is no number or 0 adds nothing."""
     for kind, count in compress(usage.items(), usage.values()):
         if type(count) is int:
-            _add(_tokens, (model, kind), count)
+            labels = (model, kind)
+            if labels in _tokens:
+                _tokens[labels] += count
+            else:
+                _add(_tokens, labels, count)
 
 
 def quota(model: str, channel: str, units: int) -> None:

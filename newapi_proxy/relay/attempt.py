@@ -211,7 +211,9 @@ def _heard(events: Sequence[Event]) -> Heard:
             heard.said(event.text)  # type: ignore[union-attr]
         elif kind is Metered:
             heard.usage = event.usage  # type: ignore[union-attr]
-        elif kind is not Started and not heard.take(event):
+        elif kind is Started:
+            heard.model = event.model  # type: ignore[union-attr]
+        elif not heard.take(event):
             break
     if heard.failure is not None:
         raise heard.failure

@@ -51,6 +51,10 @@ Outcome = Served | Cut | Left
 class Attempts:
     """One request's attempts, and the upstream response that is open at the moment."""
 
+    __slots__ = (
+        "_given", "_house", "_incoming", "_parcels", "_pipe", "_prepared", "_record", "_sink", "_watch", "stay"
+    )  # fmt: skip
+
     def __init__(self, house: House, given: Given, sink: Sink, record: Record) -> None:
         relay = given.snapshot.config.relay
         self._house = house

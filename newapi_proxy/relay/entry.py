@@ -21,7 +21,7 @@ from newapi_proxy.wire import tree
 
 _ENCODER: Final = msgspec.json.Encoder()  # writes the attempts' records as they are
 MOST_SHARED: Final = 4096
-_SHARED: Final[dict[tuple[str, str, str, Decimal], tuple[str, str]]] = {}
+_SHARED: Final[dict[tuple[str, str, str, str, Decimal], _Shared]] = {}
 
 
 def settlement(given: Given, hold: ledger.Hold, served: Served, billed: Bill, record: Record) -> ledger.Settlement:
@@ -29,21 +29,21 @@ def settlement(given: Given, hold: ledger.Hold, served: Served, billed: Bill, re
     ask, token = given.ask, given.token
     channel = served.prepared.candidate.channel
     units = billed.charge.units
+    shared = _shared(billed.price, given.lane.ratio)
     detail = {
         "model": ask.model,
         "upstream_model": served.upstream_model,
         "channel": channel.name,
         "usage": billed.line,
-        "price": {"name": billed.price.key, "source": billed.price.source, **billed.price.usd},
+        "price": shared.price,
         "group": token.group,
-        "group_ratio": str(given.lane.ratio),
+        "group_ratio": shared.ratio,
         "steps": billed.charge.steps,
         "units": units,
         "usd": billed.charge.usd,
         "attempts": record.attempts,
     }
     first = -1000 if record.ttft is None else round(record.ttft * 1000)
-    shared, content = _shared(billed.price, given.lane.ratio)
     return ledger.Settlement(
         request_id=hold.request_id,
         account=hold.account,
@@ -57,7 +57,7 @@ def settlement(given: Given, hold: ledger.Hold, served: Served, billed: Bill, re
         entry=logs.Entry(
             user_id=hold.account.user_id,
             created_at=hold.at,
-            content=content,
+            content=shared.content,
             username=token.username,
             token_name=token.name,
             model_name=ask.model,
@@ -72,19 +72,31 @@ def settlement(given: Given, hold: ledger.Hold, served: Served, billed: Bill, re
             group=token.group,
             ip=given.visit.client_ip,
             request_id=given.id,
-            other=f'{{{shared},"frt":{first},"cache_tokens":{billed.usage.cache_read}}}',
+            other=f'{{{shared.facts},"frt":{first},"cache_tokens":{billed.usage.cache_read}}}',
         ),
     )
 
 
-def _shared(price: Price, ratio: Decimal) -> tuple[str, str]:
-    """What every charge by this price has in common in its row, made once: facts as JSON members, and a sentence."""
-    key = (price.version_key, price.name, price.key, ratio)
+class _Shared(msgspec.Struct, frozen=True):
+    """What all charges by one price at one ratio say: facts as JSON members, a sentence, the price as JSON, the ratio.
+
+    Made once.
+    """
+
+    facts: str
+    content: str
+    price: msgspec.Raw
+    ratio: str
+
+
+def _shared(price: Price, ratio: Decimal) -> _Shared:
+    key = (price.version_key, price.name, price.key, price.source, ratio)
     known = _SHARED.get(key)
     if known is None:
         if len(_SHARED) >= MOST_SHARED:
             _SHARED.clear()
-        known = _SHARED[key] = _written(price, ratio)
+        named = {"name": price.key, "source": price.source, **price.usd}
+        known = _SHARED[key] = _Shared(*_written(price, ratio), msgspec.Raw(_ENCODER.encode(named)), str(ratio))
     return known
 
 

@@ -68,6 +68,8 @@ class Turns:
 class Plan:
     """One request's way through the tiers. A (channel, key) pair is given at most once."""
 
+    __slots__ = ("_before", "_fresh", "_last", "_picks", "_tiers", "_tried", "_turns", "_usable")
+
     def __init__(
         self,
         tiers: Sequence[Sequence[Channel]],

@@ -43,6 +43,11 @@ class Watch:
     nothing, counted from the request's start; b"" for answers that have no place for it.
     """
 
+    __slots__ = (
+        "_begin", "_every", "_first_at", "_heard_at", "_keepalive", "_loop", "_sent_at", "_silence", "_sink",
+        "_streaming", "_timer", "_total_at", "departed", "interrupt",
+    )  # fmt: skip
+
     def __init__(
         self,
         sink: Sink,

@@ -127,7 +127,8 @@ class Database:
             self._kept.append(entry)  # in the order in which they were asked for: a settlement before what voids it
             return future
         self._pending.append(entry)
-        self._schedule()
+        if not self._scheduled:
+            self._schedule()
         return future
 
     def _schedule(self) -> None:

@@ -52,12 +52,13 @@ class Part:
     def resolve(self) -> None:
         """Tells those who wait; on the loop."""
         error = self.error
-        for place, (_, _, future, _) in enumerate(self.waiting):
-            if future.done():
-                continue
-            if error is None:
-                future.set_result(self.results[place])
-            else:
+        if error is None:
+            for (_, _, future, _), result in zip(self.waiting, self.results, strict=True):
+                if not future.done():
+                    future.set_result(result)
+            return
+        for _, _, future, _ in self.waiting:
+            if not future.done():
                 future.set_exception(error)
 
 
@@ -127,17 +128,21 @@ def parts_of(group: Sequence[Waiting]) -> list[Part]:
     seen: dict[str, int] = {}
     for entry in group:
         fn, item, _, _ = entry
-        key = getattr(item, "request_id", None)
         place = last.get(fn, -1)
-        if place < 0 or (key is not None and seen.get(key, 0) > place) or (key is None and place < len(parts) - 1):
+        try:
+            key = item.request_id
+        except AttributeError:
+            key = None
+        if place < 0 or (place < len(parts) - 1 if key is None else key in seen and seen[key] > place):
             if key is None:
                 last.clear()
             place = last[fn] = len(parts)
             parts.append(Part(fn))
         if key is not None:
             seen[key] = place
-        parts[place].items.append(item)
-        parts[place].waiting.append(entry)
+        part = parts[place]
+        part.items.append(item)
+        part.waiting.append(entry)
     return parts
 
 

@@ -97,9 +97,9 @@ def read(body: bytes, path_model: str = "") -> Ask:
             turns=_openai_parts.turns(list_of(messages, "messages")),
             controls=Controls(
                 max_tokens=_max_tokens(sent),
-                temperature=number_in(sent, "temperature"),
-                top_p=number_in(sent, "top_p"),
-                user=text_in(sent, "user") or None,
+                temperature=number_in(sent, "temperature") if "temperature" in sent else None,
+                top_p=number_in(sent, "top_p") if "top_p" in sent else None,
+                user=(text_in(sent, "user") or None) if "user" in sent else None,
             ),
         )
     steering, unknown = _rest(sent)
@@ -255,7 +255,10 @@ def _controls(sent: Node, steering: dict[str, Any]) -> Controls:
 
 def _max_tokens(sent: Node) -> int | None:
     """The newer name wins; both are checked (0 passes: the provider has its own word on it)."""
-    found: int | None = None
+    found: int | None = sent.get("max_tokens")
+    if "max_completion_tokens" not in sent and (found is None or (type(found) is int and 0 <= found <= MOST_TOKENS)):
+        return found
+    found = None
     for name in ("max_tokens", "max_completion_tokens"):
         tokens = whole_in(sent, name)
         if tokens is not None and not 0 <= tokens <= MOST_TOKENS:

@@ -183,7 +183,9 @@ class Response:
         self._connection = None
         self._ended = True
         self.fault = fault
-        self.wake()
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
 
     def wake(self) -> None:
         """Tells the one who waits that something has happened."""
@@ -382,7 +384,8 @@ class Connection(asyncio.BufferedProtocol):
         transport = self._transport
         sent = not self._cut_short and transport is not None and transport.get_write_buffer_size() == 0
         if reading.reusable and reading.fault is None and sent and not self._closed:
-            self.resume()
+            if self._stopped:
+                self.resume()
             response.end(None)
             self._lot.release(self)
         else:
