@@ -29,6 +29,7 @@ UNSEEN: Final = 600  # tokens held for what a provider adds to a prompt with too
 # Tokens held for media by kind: (flat, payload characters per further token). Flat for images: no provider's usual
 # picture costs more; the others from sizes of ordinary recordings and documents.
 _MEDIA: Final = {"image": (1600, 0), "file": (1000, 16), "audio": (100, 500), "video": (1000, 500)}
+_HEAVY: Final = frozenset({Media, ToolResult})
 
 
 class Charge(msgspec.Struct, frozen=True):
@@ -185,8 +186,8 @@ def _input(ask: Ask) -> int:
     media = 0
     for turn in ask.turns:
         for part in turn.parts:
-            if type(part) is Media or type(part) is ToolResult:
-                payload, flat = _held(part)
+            if type(part) in _HEAVY:
+                payload, flat = _held(part)  # type: ignore[arg-type]
                 text -= payload
                 media += flat
     return max(0, text) // 3 + 1 + media + (UNSEEN if ask.tools else 0)

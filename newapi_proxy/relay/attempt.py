@@ -12,10 +12,11 @@ from typing import Any, Final
 import msgspec
 
 from newapi_proxy.adapters.base import Dialect, Outgoing, Target, refuse_own, speaks
+from newapi_proxy.billing.count import Tally
 from newapi_proxy.config.model import Override
 from newapi_proxy.errors import Unsupported, UpstreamFailure
 from newapi_proxy.ir.ask import Ask
-from newapi_proxy.ir.events import Event, Metered, Started, TextDelta
+from newapi_proxy.ir.events import Event, Finished, Metered, Started, TextDelta
 from newapi_proxy.ir.suffix import wished
 from newapi_proxy.ports import Client, Incoming, Interrupt, Take
 from newapi_proxy.relay.batches import batched, joined, packs
@@ -62,6 +63,11 @@ class Served(msgspec.Struct, frozen=True):
     pipe: Pipe | None = None
     body: tree.Document = NO_BODY
     events: Sequence[Event] = ()
+
+    @property
+    def tally(self) -> Tally:
+        """What has come of the answer, to be counted where upstream tells no usage: hardly ever asked for."""
+        return self.heard.tally if self.pipe is not None else _told(self.events).tally
 
     @property
     def upstream_model(self) -> str:
@@ -204,16 +210,23 @@ def together(prepared: Prepared, answers: Sequence[Served]) -> Served:
 
 
 def _heard(events: Sequence[Event]) -> Heard:
+    """What the events of a whole answer tell. Of the commonest the text is not kept: see Served.tally."""
     heard = Heard()
     for event in events:
         kind = type(event)
-        if kind is TextDelta:
-            heard.said(event.text)  # type: ignore[union-attr]
-        elif kind is Metered:
+        if kind is Metered:
             heard.usage = event.usage  # type: ignore[union-attr]
         elif kind is Started:
             heard.model = event.model  # type: ignore[union-attr]
-        elif not heard.take(event):
+        elif kind is not TextDelta and kind is not Finished:
+            return _told(events)
+    return heard
+
+
+def _told(events: Sequence[Event]) -> Heard:
+    heard = Heard()
+    for event in events:
+        if not heard.take(event):
             break
     if heard.failure is not None:
         raise heard.failure

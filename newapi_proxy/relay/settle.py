@@ -194,7 +194,7 @@ async def _counted(given: Given, served: Served) -> Usage:
 
 async def _delivered(served: Served) -> int:
     """Tokens of what has come of the answer, counted here."""
-    tally, model, plain = served.heard.tally, served.upstream_model, _plain(served)
+    tally, model, plain = served.tally, served.upstream_model, _plain(served)
     return await off_loop(tally.size, lambda: tally.tokens(model, plain=plain), model)
 
 

@@ -327,8 +327,10 @@ class Connection(asyncio.BufferedProtocol):
                 self._cut_short = True
         elif not body and not reading.ended and reading.fault is None:
             return
-        handed = bool(body) and response.hand(body)
-        full = bool(body) and not handed and response.push(body)
+        handed = full = False
+        if body:
+            handed = response.hand(body)
+            full = not handed and response.push(body)
         if reading.ended or reading.fault is not None:
             self._finish(response)
             return
