@@ -488,7 +488,12 @@ def test_no_payload_breaks_the_size(data: str) -> None:
         ("gemini-2.0-flash", (540, 360), 1806),
         ("gemini-2.0-flash", (3008, 2000), 3354),
         ("gemini-2.5-flash", (600, 400), 258),
-        ("gemini-3-pro-preview", (600, 400), 1100),
+        ("gemini-3-pro-preview", (597, 566), 1088),
+        ("gemini-3-flash-preview", (400, 301), 1102),
+        ("gemini-3-flash-preview", (1, 20_000), 1120),
+        ("gemini-3-pro-preview", None, 1100),
+        ("pixtral-12b", (128, 128), 29),
+        ("mistral-medium-latest", (4000, 4000), 55 * 55 + 54),
         ("gpt-4o", None, 765),
         ("gpt-4.1-nano", None, 2520),
         ("claude-sonnet-4-5", None, 1000),
@@ -526,7 +531,13 @@ def test_pictures_anywhere_count() -> None:
 @given(st.integers(1, 20_000), st.integers(1, 20_000))
 def test_every_size_has_a_bounded_price(width: int, height: int) -> None:
     """No picture is free, none costs more than its kind's cap."""
-    caps = {"gpt-4o": 85 + 170 * 8, "gpt-4.1-mini": 2489, "claude-opus-5": 1600, "gemini-3-pro": 1100}
+    caps = {
+        "gpt-4o": 85 + 170 * 8,
+        "gpt-4.1-mini": 2489,
+        "claude-opus-5": 1600,
+        "gemini-3-pro": 1120,
+        "pixtral-12b": 3079,
+    }
     for model, cap in caps.items():
         assert 0 < images.picture(model, (width, height)) <= cap
 

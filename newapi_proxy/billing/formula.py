@@ -24,8 +24,9 @@ _RESPONSES: Final = "openai-responses"  # the format whose prompts are laid out 
 _SYSTEM: Final = ("system", "developer")
 _DIGITS: Final = re.compile(r"\d+")
 _PLAIN: Final = "openai.completions"  # the format that has no messages
-_SEALED: Final = (0.1, 0)  # encrypted thoughts: tokens a character, less so many each
+_SEALED: Final = (0.16, 0)  # encrypted thoughts: tokens a character, less so many each
 _FERNET: Final = (0.13, 105)  # the same for OpenAI's
+_COMPACTED: Final = 0.096  # an encrypted history: tokens a character
 _ONE_BY_ONE: Final = 79  # where calls may not be parallel
 
 
@@ -92,7 +93,7 @@ def _stored(ask: Ask) -> int:
     """What only the provider can read and the request brings along: a compacted history, encrypted."""
     items = (tree.find(ask.tree, path) for path in ask.own)
     sealed = (item.get("encrypted_content") for item in items if isinstance(item, dict))
-    return round(sum(_SEALED[0] * len(text) for text in sealed if isinstance(text, str)))
+    return round(sum(_COMPACTED * len(text) for text in sealed if isinstance(text, str)))
 
 
 def _single(text: str, encoding: encodings.Encoding, family: Family) -> int:

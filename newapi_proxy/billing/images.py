@@ -36,7 +36,9 @@ MOST_PATCHES: Final = 1536
 _UNKNOWN_PATCHES: Final = 1024  # a picture by address that nobody fetched
 _UNKNOWN_CLAUDE: Final = 1000
 _GEMINI_TILE: Final = 258
-_GEMINI_3: Final = 1100
+_GEMINI_3: Final = (1100, 1120)  # where the size is unknown, at most
+_IN_ROWS: Final = re.compile(r"(mi|mini|magi)stral|pixtral")
+_ROW: Final = (28, 1540)  # pixels of a patch's side, of a picture's
 # Whole documents: tokens a page by make of model (`tiles`: OpenAI's, and what is unknown); bytes of one that cannot be
 # counted.
 _PAGE: Final = {"tiles": 250, "claude": 2000, "gemini2": 258, "gemini3": 560}
@@ -82,6 +84,8 @@ def picture(model: str, size: Size | None, detail: str | None = None, *, sized: 
     if make != "tiles":
         return _gemini(model, size, make)
     name = encodings.bare(model)
+    if size is not None and _IN_ROWS.match(name):
+        return _rows(size)
     flat = next((value for prefix, value in _FLAT.items() if name.startswith(prefix)), None)
     if flat is not None:
         return flat
@@ -218,6 +222,13 @@ def _patches(size: Size | None, detail: str | None) -> int:
     return min(MOST_PATCHES, math.ceil(across) * math.ceil(down))
 
 
+def _rows(size: Size) -> int:
+    """Mistral's: rows of patches with a break between them."""
+    width, height = _fitted(size, _ROW[1])
+    across, down = (max(1, math.ceil(round(side, 6) / _ROW[0])) for side in (width, height))
+    return across * down + down - 1
+
+
 def _claude(size: Size | None) -> int:
     if size is None:
         return _UNKNOWN_CLAUDE
@@ -227,7 +238,10 @@ def _claude(size: Size | None) -> int:
 
 def _gemini(model: str, size: Size | None, make: str) -> int:
     if make == "gemini3":
-        return _GEMINI_3
+        if size is None:
+            return _GEMINI_3[0]
+        across = max(1, math.isqrt(_GEMINI_3[1] * size[0] // size[1]))  # whole patches in the picture's own shape
+        return min(_GEMINI_3[1], across * max(1, math.isqrt(_GEMINI_3[1] * size[1] // size[0])))
     if size is None or max(size) <= 384:
         return _GEMINI_TILE
     if "gemini-2.5" in model:
