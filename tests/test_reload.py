@@ -8,12 +8,14 @@ import os
 import weakref
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC
 from pathlib import Path
 from typing import Any
 
 import pytest_asyncio
 from sqlalchemy import Connection
 
+from newapi_proxy.billing import budgets
 from newapi_proxy.clock import SystemClock
 from newapi_proxy.config import load
 from newapi_proxy.daemon.reload import Reloader
@@ -137,6 +139,21 @@ async def test_a_ring_that_a_reload_saw_is_collected(running: Running) -> None:
         del ring
         assert await running.reload()
         assert gone() is None
+
+
+async def test_a_reload_forgets_the_windows_of_before(running: Running) -> None:
+    """What is remembered of a budget's windows by their identity is not kept over reloads."""
+
+    class Windows(list[budgets.Window]):
+        pass
+
+    windows = Windows([budgets.window("day", 1_700_000_000, 5, UTC)])
+    assert budgets.told(windows) == "day:1699920000,"
+    gone = weakref.ref(windows)
+    del windows
+    assert gone() is not None
+    assert await running.reload()
+    assert gone() is None
 
 
 async def test_reloads_make_no_connections(running: Running, database: Path) -> None:

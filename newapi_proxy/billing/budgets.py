@@ -95,6 +95,11 @@ def told(windows: Sequence[Window]) -> str:
     return known[1]
 
 
+def forget() -> None:
+    """After a reload: nothing will come any more with the windows of before, which would only be kept."""
+    _TOLD.clear()
+
+
 def read(text: str) -> tuple[Window, ...]:
     """The windows that such a text names; what it does not say (`ends`, `amount`) is 0."""
     found = []

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from newapi_proxy import log, metrics
+from newapi_proxy.billing import budgets
 from newapi_proxy.config import load
 from newapi_proxy.config.nodes import Fault
 from newapi_proxy.daemon.redaction import hide
@@ -94,6 +95,7 @@ class Reloader:
 
     def _settle(self) -> None:
         self.count += 1
+        budgets.forget()
         gc.collect()  # a snapshot is not young: small collections need not look at it
 
     def _kept(self, reason: str) -> bool:
