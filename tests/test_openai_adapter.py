@@ -15,6 +15,7 @@ import pytest
 from newapi_proxy.adapters import ADAPTERS, BY_NUMBER, _failures, _tools
 from newapi_proxy.adapters._openai_stream import MOST_CALLS, read_answer
 from newapi_proxy.adapters._openai_usage import read_usage
+from newapi_proxy.adapters._tools import sealed_id
 from newapi_proxy.adapters.base import Outgoing, Target
 from newapi_proxy.errors import ProxyError, Unsupported, UpstreamFailure
 from newapi_proxy.ir.ask import (
@@ -239,6 +240,53 @@ def test_turns_of_another_format() -> None:
         {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}},
         {"type": "text", "text": "And?"},
     ]
+
+
+@pytest.mark.parametrize(
+    ("type_", "model", "signed"),
+    [("openai", "gemini-3-pro", True), ("openrouter", "google/gemini-3-pro", True), ("groq", "qwen", False)],
+)
+def test_a_call_with_a_signature(type_: str, model: str, signed: bool) -> None:
+    """Gemini behind a server of this format gets its signature again; others would refuse the field."""
+    call = ToolCall(id="c", name="f", arguments="{}", signature="c2ln")
+    asked = stranger(Turn(role="user", parts=(Text(text="x"),)), Turn(role="assistant", parts=(call,)))
+    (told,) = body(type_, asked, target(type_, model))["messages"][1]["tool_calls"]
+    assert told.get("extra_content") == ({"google": {"thought_signature": "c2ln"}} if signed else None)
+
+
+def moved(client: str, id_: str) -> list[Any]:
+    """A history with one call of this id, in a client's format."""
+    call = {"id": id_, "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    if client == "chat":
+        return [
+            *HI,
+            {"role": "assistant", "content": None, "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": id_, "content": "x"},
+        ]
+    told = Turn(role="tool", parts=(ToolResult(id=id_, parts=(Text(text="x"),)),))
+    return [Turn(role="assistant", parts=(ToolCall(id=id_, name="f", arguments="{}"),)), told]
+
+
+@pytest.mark.parametrize("client", ["chat", "another"])
+@pytest.mark.parametrize(
+    ("type_", "id_", "bare"),
+    [
+        ("openai", sealed_id("call_1", "c2ln" * 99), "call_1"),
+        ("groq", sealed_id("call_1", "c2ln" * 99), "call_1"),
+        ("openai", "f" * 40, "f" * 40),
+        ("openai", "f" * 41, None),
+        ("groq", "f" * 41, "f" * 41),
+    ],
+)
+def test_ids_of_a_conversation_that_moves_on(client: str, type_: str, id_: str, bare: str | None) -> None:
+    """A signature in a call's id stays here; OpenAI refuses ids above 40 characters, other servers may want theirs."""
+    history = moved(client, id_)
+    _, said, told = body(
+        type_, ask(history) if client == "chat" else stranger(Turn(role="user", parts=(Text(text="x"),)), *history)
+    )["messages"]
+    (call,) = said["tool_calls"]
+    assert call["id"] == told["tool_call_id"] == (bare or told["tool_call_id"])
+    assert bare or len(call["id"]) <= 40
 
 
 def test_media_of_another_format() -> None:

@@ -447,6 +447,17 @@ def test_thinking_stream_and_whole_agree() -> None:
     assert replayed[1] == Reasoning(data="secret", format="anthropic-claude-v1")
 
 
+@pytest.mark.parametrize("sealed", [False, True])
+def test_thinking_that_ends_in_a_blank_line(sealed: bool) -> None:
+    """Decision 27: no second blank line is put behind the one that a block ends in, streamed or whole."""
+    events: list[Event] = [ReasoningDelta("A", 0, 0), ReasoningDelta("a.\n\n\n", 0, 0)]
+    events += [ReasoningSealed("s", None, "google-gemini-v1", 0, 0)] if sealed else []
+    events += [ReasoningDelta("B", 0, 2), TextDelta("x", 0, 3), Finished("stop")]
+    joined = "".join(one.get("reasoning_content", "") for one in deltas(written(events)))
+    whole = orjson.loads(CHAT.answer(ask(), FACE, events, USAGE))["choices"][0]["message"]
+    assert joined == whole["reasoning_content"] == "Aa.\n\n\nB"
+
+
 def test_thinking_is_kept_within_bounds() -> None:
     """A thinking block that is too long is told but not kept for its replay."""
     writer = CHAT.writer(ask(stream=True), FACE)

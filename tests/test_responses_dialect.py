@@ -11,6 +11,7 @@ import pytest
 
 from newapi_proxy.adapters import ADAPTERS
 from newapi_proxy.adapters._openai_models import chat_only, responses_only
+from newapi_proxy.adapters._tools import sealed_id
 from newapi_proxy.adapters.base import Adapter, Dialect, Outgoing, Target, speaks
 from newapi_proxy.errors import ClientError, Unsupported, UpstreamFailure
 from newapi_proxy.ir.ask import Ask
@@ -271,6 +272,16 @@ LONELY: list[tuple[str, list[Node], list[int]]] = [
 def test_lonely_reasoning(name: str, items: list[Node], kept: list[int]) -> None:
     """A reasoning item that nothing of the model's follows is left out: upstream refuses it (T-OPEN-008 (OR))."""
     assert tree(sent(ask(items)))["input"] == [items[place] for place in kept]
+
+
+@pytest.mark.parametrize(("id_", "bare"), [(sealed_id("c", "c2ln" * 99), "c"), ("f" * 64, "f" * 64), ("f" * 65, None)])
+def test_ids_of_a_conversation_that_moves_on(id_: str, bare: str | None) -> None:
+    """A call's id loses the signature that it carries for another provider; above 64 characters it is hashed."""
+    items = [{**CALL, "call_id": id_}, {"type": "function_call_output", "call_id": id_, "output": "x"}]
+    call, output = tree(sent(ask(items)))["input"]
+    assert call["call_id"] == output["call_id"] == (bare or output["call_id"])
+    assert bare or len(call["call_id"]) <= 64
+    assert call == {**CALL, "call_id": call["call_id"]}
 
 
 def test_reasoning_without_a_name() -> None:

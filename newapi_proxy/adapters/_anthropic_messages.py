@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from newapi_proxy.adapters._anthropic_models import Traits
-from newapi_proxy.adapters._tools import as_object, fitting_id
+from newapi_proxy.adapters._tools import as_object, fitting_id, short_id
 from newapi_proxy.errors import Unsupported
 from newapi_proxy.ir.ask import (
     Ask,
@@ -231,7 +231,7 @@ def _block(part: Part, turn: Turn, draft: Draft) -> list[Tree]:
 
 
 def _id(given: str) -> str:
-    return fitting_id(given, _ID, "toolu_")
+    return fitting_id(short_id(given), _ID, "toolu_")
 
 
 # A plain string stays one: servers that hash the prompt see what the client wrote.

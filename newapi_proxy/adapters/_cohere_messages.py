@@ -10,7 +10,7 @@ import binascii
 from collections.abc import Sequence
 from typing import Any, Final
 
-from newapi_proxy.adapters._tools import as_object
+from newapi_proxy.adapters._tools import as_object, short_id
 from newapi_proxy.errors import Unsupported
 from newapi_proxy.ir.ask import (
     Ask,
@@ -174,11 +174,11 @@ def _path(turn: Turn, name: str) -> str:
 def call(one: ToolCall) -> Tree:
     """A call of the history; arguments that are no JSON object are wrapped, so that the turn can be replayed."""
     arguments = tree.dumps(as_object(one.arguments))
-    return {"id": one.id, "type": "function", "function": {"name": one.name, "arguments": arguments}}
+    return {"id": short_id(one.id), "type": "function", "function": {"name": one.name, "arguments": arguments}}
 
 
 def _result(result: ToolResult, draft: Draft) -> Tree:
     for part in result.parts:
         if isinstance(part, Media) and document(part) is None:
             raise refused(part, f"takes no {part.kind} inside a tool result")
-    return {"role": "tool", "tool_call_id": result.id, "content": content(_parts(result.parts, draft))}
+    return {"role": "tool", "tool_call_id": short_id(result.id), "content": content(_parts(result.parts, draft))}

@@ -10,7 +10,7 @@ import binascii
 from collections.abc import Sequence
 from typing import Final
 
-from newapi_proxy.adapters._tools import as_object
+from newapi_proxy.adapters._tools import as_object, short_id
 from newapi_proxy.errors import Unsupported
 from newapi_proxy.ir.ask import (
     Ask,
@@ -120,7 +120,7 @@ def _said(turn: Turn, draft: Draft) -> Tree:
 
 def _call(call: ToolCall, number: int) -> Tree:
     function = {"name": call.name, "arguments": as_object(call.arguments), "index": number}
-    return {"id": call.id, "function": function}
+    return {"id": short_id(call.id), "function": function}
 
 
 def _result(result: ToolResult, names: dict[str, str], draft: Draft) -> Tree:
@@ -129,7 +129,7 @@ def _result(result: ToolResult, names: dict[str, str], draft: Draft) -> Tree:
     name = result.name or names.get(result.id)
     if name:
         message["tool_name"] = name
-    return {**message, "tool_call_id": result.id}
+    return {**message, "tool_call_id": short_id(result.id)}
 
 
 def _note(parts: Sequence[Part], draft: Draft) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, Literal, assert_never
 
@@ -37,6 +38,7 @@ Replay = Literal["none", "content", "details"]
 FAMILY: Final = "openai"
 MOST_STOPS: Final = 4
 _TIERS: Final = frozenset({"auto", "default", "flex", "scale", "priority", "fast"})
+_SIGNS: Final = re.compile("gemini", re.I)  # models that want their signatures; other servers refuse the field (A.1.1)
 _STEERING: Final = frozenset(
     {"frequency_penalty", "presence_penalty", "seed", "logit_bias", "logprobs", "top_logprobs", "metadata", "store"}
     | {"prediction", "prompt_cache_key", "prompt_cache_retention", "prompt_cache_options", "safety_identifier"}
@@ -46,7 +48,8 @@ _STEERING: Final = frozenset(
 
 def build(ask: Ask, model: str, replay: Replay, cache_marks: bool) -> Draft:
     """The draft for the ask. Raises Unsupported for what the format has no place for."""
-    draft = Draft({"model": model, "messages": _Messages(replay, cache_marks).of(ask)}, ask.unknown)
+    messages = _Messages(replay, cache_marks, _SIGNS.search(model) is not None).of(ask)
+    draft = Draft({"model": model, "messages": messages}, ask.unknown)
     if ask.stream:
         draft.body["stream"] = True
     tools = _tools(ask)
@@ -146,11 +149,12 @@ def _choice(choice: Choice) -> Node | str:
 class _Messages:
     """The messages so far, and what tool results could not hold: it follows them as a user's message."""
 
-    __slots__ = ("_cache_marks", "_out", "_pending", "_replay")
+    __slots__ = ("_cache_marks", "_out", "_pending", "_replay", "_signs")
 
-    def __init__(self, replay: Replay, cache_marks: bool) -> None:
+    def __init__(self, replay: Replay, cache_marks: bool, signs: bool) -> None:
         self._replay = replay
         self._cache_marks = cache_marks
+        self._signs = signs
         self._out: list[Node] = []
         self._pending: list[Node] = []
 
@@ -209,7 +213,7 @@ class _Messages:
     def _assistant(self, turn: Turn, present: bool) -> None:
         self._flush()
         message: Node = {"role": "assistant"}
-        calls = [_call(part) for part in turn.parts if isinstance(part, ToolCall)]
+        calls = [_call(part, self._signs) for part in turn.parts if isinstance(part, ToolCall)]
         text = "".join(part.text for part in turn.parts if isinstance(part, Text))
         refusal = "".join(part.text for part in turn.parts if isinstance(part, Refusal))
         message["content"] = text or (None if calls or refusal else "")
@@ -301,7 +305,7 @@ def _file(part: Media) -> Node:
     return {"type": "file", "file": {"filename": name, "file_data": f"data:{kind};base64,{part.data}"}}
 
 
-def _call(call: ToolCall) -> Node:
+def _call(call: ToolCall, signs: bool) -> Node:
     if call.kind == "custom":
         return {"id": call.id, "type": "custom", "custom": {"name": call.name, "input": call.arguments}}
     node: Node = {
@@ -309,7 +313,7 @@ def _call(call: ToolCall) -> Node:
         "type": "function",
         "function": {"name": call.name, "arguments": call.arguments or "{}"},
     }
-    if call.signature:
+    if call.signature and signs:
         node["extra_content"] = {"google": {"thought_signature": call.signature}}
     return node
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
+from newapi_proxy.adapters._tools import SHORT, short_id
 from newapi_proxy.errors import Unsupported
 from newapi_proxy.ir.ask import Ask, Media, ToolResult
 from newapi_proxy.wire import tree
@@ -70,6 +71,33 @@ class Draft:
             for message in self.messages():
                 if where(message):
                     change(message)
+
+
+def short_ids(draft: Draft, longest: int | None) -> None:
+    """Calls' ids without the signatures that they carry for another provider, and no longer than this one takes."""
+    for one in draft.body.get("messages") or ():
+        if type(one) is dict and type(id_ := one.get("tool_call_id")) is str and len(id_) > SHORT:
+            break
+    else:
+        return
+    for message in draft.messages():
+        if type(id_ := message.get("tool_call_id")) is str:
+            message["tool_call_id"] = short_id(id_, longest)
+        if type(calls := message.get("tool_calls")) is list:
+            message["tool_calls"] = [_shortened(call, "id", longest) for call in calls]
+
+
+def short_call_ids(draft: Draft, longest: int) -> None:
+    """The same for the items of a Responses body."""
+    items = draft.body.get("input")
+    if type(items) is list and any(type(one) is dict and len(str(one.get("call_id") or "")) > SHORT for one in items):
+        draft.body["input"] = [_shortened(one, "call_id", longest) for one in items]
+
+
+def _shortened(node: Any, name: str, longest: int | None) -> Any:
+    if type(node) is not dict or type(id_ := node.get(name)) is not str:
+        return node
+    return {**node, name: short_id(id_, longest)}
 
 
 def developer_to_system(draft: Draft) -> None:

@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from newapi_proxy.adapters import _failures, _openai_models
-from newapi_proxy.adapters._openai_draft import Draft
+from newapi_proxy.adapters._openai_draft import Draft, short_call_ids
 from newapi_proxy.adapters._openai_responses_answer import Reader, read_answer
 from newapi_proxy.adapters._openai_responses_build import DIALECT, build, emulate_schema, fit, native
 from newapi_proxy.adapters.base import Headers, Outgoing, Target
@@ -25,6 +25,7 @@ from newapi_proxy.wire.tree import Document
 PATH: Final = "/v1/responses"
 NATIVE: Final = frozenset({"openai", "deepseek", "openrouter", "xai"})
 """Servers of the OpenAI format that are known to have this endpoint; Azure builds its own."""
+LONGEST_ID: Final = 64  # characters of a call's id that this endpoint takes
 OPENS: Final = frozenset({DIALECT})  # `file_url` is a field of this format, which its servers fetch (A.4)
 
 
@@ -59,6 +60,7 @@ class OpenAIResponses(msgspec.Struct, frozen=True, kw_only=True):
             draft.drop("reasoning")
         if not self.schema:
             emulate_schema(draft)
+        short_call_ids(draft, LONGEST_ID)
         fit(draft, lambda one: self._fitted(one, ask, to))
         accept = "text/event-stream" if ask.stream else "application/json"
         return Outgoing(

@@ -19,6 +19,7 @@ from newapi_proxy.wire import tree
 
 RAW: Final = "__raw_arguments__"
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+SHORT: Final = 40  # characters that every provider takes in an id; more stand where a signature is carried
 LONGEST_SEAL: Final = 64 * 1024  # characters of a signature that an id carries
 _MARKS: Final = ("__sig__", "__sigx__")  # behind it a check, and the signature: base64 as it is, or any text wrapped
 _CHECK: Final = 6  # letters that tell a whole signature from one that was cut
@@ -94,6 +95,15 @@ def opened_id(id: str) -> tuple[str, str | None]:
             signature = sealed.replace("-", "+").replace("_", "/") if mark == _MARKS[0] else _unwrapped(sealed)
             return bare, signature if signature and _letters(signature, _CHECK) == check else None
     return id, None
+
+
+def short_id(id: str, longest: int | None = None) -> str:
+    """The id for a provider that reads no signature out of it, a hash of it where it is longer than that takes.
+
+    The same for a call and its result.
+    """
+    bare = opened_id(id)[0] if len(id) > SHORT else id
+    return bare if longest is None or len(bare) <= longest else new_id(bare)
 
 
 def _unwrapped(sealed: str) -> str:

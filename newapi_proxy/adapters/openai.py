@@ -32,8 +32,10 @@ from newapi_proxy.adapters._openai_draft import (
     drop_old_reasoning,
     emulate_schema,
     flatten,
+    short_ids,
 )
 from newapi_proxy.adapters._openai_stream import Reader, read_answer
+from newapi_proxy.adapters._tools import SHORT
 from newapi_proxy.adapters.base import (
     Adapter,
     Dialect,
@@ -185,6 +187,7 @@ def _ask_for_usage(draft: Draft, quirks: Quirks, to: Target) -> None:
 
 def _fit(draft: Draft, quirks: Quirks, to: Target) -> None:
     """The record's edits, those that apply."""
+    short_ids(draft, SHORT if quirks.openai_models else None)
     if quirks.openai_models:
         _openai_models.fit(draft, to.model)
     if quirks.renames:

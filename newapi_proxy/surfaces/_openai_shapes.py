@@ -29,6 +29,11 @@ FINISH: Final[dict[Finish, str]] = {
 DECLINED: Final = "The model declined to answer."
 
 
+def gap(told: str) -> str:
+    """What goes between this thought and the next: a blank line (decision 27), unless it ends in one."""
+    return "" if told.endswith("\n\n") else "\n\n"
+
+
 def finish_word(reason: Finish, calls: bool, legacy: bool = False) -> str:
     """OpenAI's word for a finish; calls present mean `tool_calls` where the provider just stopped."""
     word = FINISH[reason]

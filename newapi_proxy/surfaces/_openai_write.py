@@ -37,7 +37,19 @@ MOST_THOUGHT: Final = 512 * 1024  # characters of a thinking block kept until it
 class _Voice:
     """One choice of the answer: its prepared prefixes and what it has said."""
 
-    __slots__ = ("calls", "finished", "head", "kept", "length", "refused", "sealed", "text_head", "thought", "thoughts")
+    __slots__ = (
+        "calls",
+        "finished",
+        "head",
+        "kept",
+        "last",
+        "length",
+        "refused",
+        "sealed",
+        "text_head",
+        "thought",
+        "thoughts",
+    )
 
     def __init__(self, head: bytes) -> None:
         self.head = head
@@ -48,11 +60,13 @@ class _Voice:
         self.calls: dict[int, tuple[int, bytes, bytes]] = {}  # call → our index, the prefix and the end of its deltas
         self.thought: int | None = None  # block of the last reasoning that had text
         self.thoughts: dict[int, list[str]] = {}  # text of blocks that are not sealed yet
+        self.last = ""  # thinking text
         self.kept = 0
         self.sealed = 0
 
     def keep(self, block: int, text: str) -> None:
         """Keeps thinking text for its replay; too much of it is let go."""
+        self.last = text
         self.kept += len(text)
         if self.kept <= MOST_THOUGHT:
             self.thoughts.setdefault(block, []).append(text)
@@ -174,9 +188,9 @@ class Writer:
         text = event.text
         if not text:
             return b""
+        gap = shapes.gap(voice.last) if voice.thought is not None and voice.thought != event.block else ""
         voice.keep(event.block, text)
-        if voice.thought is not None and voice.thought != event.block:
-            text = "\n\n" + text
+        text = gap + text
         voice.thought = event.block
         return voice.head + b'{"reasoning_content":' + tree.encode(text) + b"}" + self._tail
 

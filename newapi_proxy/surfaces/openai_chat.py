@@ -109,7 +109,9 @@ def _message(said: Alternative, finished: Finished, legacy: bool) -> Node:
         "content": said.text or (None if said.calls or refusal else ""),
         "refusal": refusal,
     }
-    thought = "\n\n".join(one.text for one in said.thoughts if one.text)
+    thought = ""
+    for one in said.thoughts:
+        thought += (shapes.gap(thought) if thought and one.text else "") + one.text
     if thought:
         message["reasoning_content"] = thought
     sealed = [one for one in said.thoughts if one.signature or one.data]
