@@ -285,6 +285,21 @@ def test_an_effort_counts_where_it_becomes_a_budget() -> None:
     assert count.prompt(own) == plain
 
 
+def test_tools_among_the_items_count_apart() -> None:
+    """Responses: tools that came with the conversation are a namespace of their own, with the newest models' constant."""
+    late = msgspec.structs.replace(WEATHER, path="input.3.tools.0")
+    now = Tool(name="now", path="tools.0")
+
+    def cost(*tools: Tool) -> int:
+        return count.prompt(
+            msgspec.structs.replace(ask(turn("user", "hi"), model="gpt-5.4", tools=tools), dialect="openai-responses")
+        )
+
+    own = tokens(namespace([late], titled=True), O200K) + 90
+    assert cost(late) == cost() + own
+    assert cost(now, late) == cost(now) + own
+
+
 def test_special_tokens_in_text_are_text() -> None:
     """T-TOKN-007: a user may write a special token's name, and pays for its letters."""
     assert count.text("<|endoftext|>", "gpt-4o") > 1

@@ -27,6 +27,8 @@ _PLAIN: Final = "openai.completions"  # the format that has no messages
 _SEALED: Final = (0.16, 0)  # encrypted thoughts: tokens a character, less so many each
 _FERNET: Final = (0.13, 105)  # the same for OpenAI's
 _COMPACTED: Final = 0.096  # an encrypted history: tokens a character
+_NEWEST: Final = 90  # around the tools of the newest models
+_LATE: Final = "input."  # where tools stand that came with the conversation
 _ONE_BY_ONE: Final = 79  # where calls may not be parallel
 
 
@@ -39,9 +41,13 @@ def counted(ask: Ask, model: str) -> int:
     total = 3 - (1 if _THINKS.match(name) else 0)
     turns = ask.turns[-1:] if _SEARCHES in name else shown(ask)
     total += sum(_message(turn, name, ask.dialect) for turn in turns) + _sealed(turns, *_FERNET) + _stored(ask)
-    if ask.tools:
-        titled = ask.dialect == _RESPONSES
-        total += tokens(namespace(ask.tools, titled=titled), encoding) + _tools_extra(ask, name)
+    titled = ask.dialect == _RESPONSES
+    late = [tool for tool in ask.tools if tool.path.startswith(_LATE)]
+    if len(late) < len(ask.tools):
+        given = [tool for tool in ask.tools if tool not in late] if late else ask.tools
+        total += tokens(namespace(given, titled=titled), encoding) + _tools_extra(ask, name)
+    if late:
+        total += tokens(namespace(late, titled=titled), encoding) + _NEWEST
     return total + _schema(ask)
 
 
@@ -180,7 +186,7 @@ def _tools_extra(ask: Ask, name: str) -> int:
         more = _ONE_BY_ONE if ask.controls.parallel_tools is False else 0
         return more + (9 if any(tool.description for tool in ask.tools) and not system else 8)
     if _GPT5.match(name):
-        return 90
+        return _NEWEST
     if encodings.encoding(name) == "cl100k_base":
         return 6 if system else 9
     return 3 if system else 8
