@@ -286,7 +286,7 @@ def test_an_effort_counts_where_it_becomes_a_budget() -> None:
 
 
 def test_tools_among_the_items_count_apart() -> None:
-    """Responses: tools that came with the conversation are a namespace of their own, with the newest models' constant."""
+    """Responses: tools that came with the conversation are a namespace of their own, with a constant of its own."""
     late = msgspec.structs.replace(WEATHER, path="input.3.tools.0")
     now = Tool(name="now", path="tools.0")
 

@@ -45,7 +45,7 @@ def counted(ask: Ask, model: str) -> int:
     late = [tool for tool in ask.tools if tool.path.startswith(_LATE)]
     if len(late) < len(ask.tools):
         given = [tool for tool in ask.tools if tool not in late] if late else ask.tools
-        total += tokens(namespace(given, titled=titled), encoding) + _tools_extra(ask, name)
+        total += tokens(namespace(given, titled=titled), encoding) + _tools_extra(ask, given, name)
     if late:
         total += tokens(namespace(late, titled=titled), encoding) + _NEWEST
     return total + _schema(ask)
@@ -178,13 +178,13 @@ def _system(ask: Ask) -> bool:
     return any(turn.role in _SYSTEM for turn in ask.turns)
 
 
-def _tools_extra(ask: Ask, name: str) -> int:
+def _tools_extra(ask: Ask, tools: Sequence[Tool], name: str) -> int:
     system = _system(ask)
     if ask.dialect == _RESPONSES:
         if not _GPT5.match(name):
             return 3 if system else 2
         more = _ONE_BY_ONE if ask.controls.parallel_tools is False else 0
-        return more + (9 if any(tool.description for tool in ask.tools) and not system else 8)
+        return more + (9 if any(tool.description for tool in tools) and not system else 8)
     if _GPT5.match(name):
         return _NEWEST
     if encodings.encoding(name) == "cl100k_base":
