@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
+import msgspec
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
 from sqlalchemy import Connection, select
 
-from newapi_proxy.billing import audit, budgets, ledger, refunds
+from newapi_proxy.billing import audit, budgets, ledger, records, refunds
 from newapi_proxy.billing.budgets import Every, Window
+from newapi_proxy.billing.extending import More, extend
 from newapi_proxy.store import db, sqlite
 from newapi_proxy.store import logs as log_rows
 from newapi_proxy.store.schema import channels, logs, tokens, users
@@ -44,7 +46,7 @@ def test_hold_takes_both_or_none(conn: Connection) -> None:
     asked = [money.hold("a", rich, 10), money.hold("b", poor_user, 10), money.hold("c", poor_token, 10)]
     assert ledger.hold(conn, asked) == [None, "user", "token"]
     assert [_balance(conn, one) for one in (rich, poor_user, poor_token)] == [(90, 90), (100, 5), (5, 100)]
-    assert ledger.explain(conn, "b") is None
+    assert records.explain(conn, "b") is None
 
 
 def test_hold_again_is_a_duplicate(conn: Connection) -> None:
@@ -88,7 +90,7 @@ def test_settle_takes_the_difference(
     ledger.hold(conn, [money.hold("a", one, held)])
     assert ledger.settle(conn, [money.settlement("a", one, held, charge)]) == [taken]
     assert _balance(conn, one) == (left, 1000 - taken)
-    found = ledger.explain(conn, "a")
+    found = records.explain(conn, "a")
     assert found is not None
     assert (found.state, found.charged, found.shortfall, found.detail) == (
         "settled",
@@ -165,7 +167,7 @@ def test_recover_gives_back_what_other_boots_hold(conn: Connection) -> None:
     assert ledger.recover(conn, ("now",), 2000) == 0
     assert _balance(conn, one) == (9995, 9995)
     assert audit.open_holds(conn) == 1
-    found = ledger.explain(conn, "old7")
+    found = records.explain(conn, "old7")
     assert found is not None
     assert (found.state, found.resolved_at) == ("voided", 2000)
 
@@ -194,6 +196,24 @@ def test_audit_finds_harm(conn: Connection, harm: str) -> None:
     assert audit.check(conn) == []
     conn.exec_driver_sql(harm)
     assert len(audit.check(conn)) == 1
+
+
+@pytest.mark.parametrize("state", ["held", "lost"])
+def test_a_hold_is_its_owners(conn: Connection, state: str) -> None:
+    """Who names another's hold, to the unit, ends nothing of it and gets nothing from it."""
+    one, other = money.people(conn, [(100, -1), (100, -1)])
+    assert ledger.hold(conn, [money.hold("r", one, 40, "b")]) == [None]
+    if state == "lost":
+        assert ledger.recover(conn, ("c",), 2000) == 1
+    assert ledger.void(conn, [money.void("r", other, 40)]) == [False]
+    assert ledger.settle(conn, [money.settlement("r", other, 40, 10)]) == [None]
+    assert extend(conn, [More(money.hold("r", other, 40, "b"), 5)]) == ["duplicate"]
+    left = [100 if state == "lost" else 60, 100]
+    assert list(conn.execute(select(tokens.c.remain_quota).order_by(tokens.c.id)).scalars()) == left
+    if state == "held":
+        assert extend(conn, [More(money.hold("r", one, 40, "b"), 60)]) == [None]
+        assert extend(conn, [More(money.hold("r", one, 100, "b"), 1)]) == ["token"]
+        assert ledger.settle(conn, [money.settlement("r", one, 100, 90)]) == [90]
 
 
 BALANCES: Final = [(60, 90), (40, -1), (-1, 50), (-1, -1), (0, 30)]
@@ -276,8 +296,25 @@ class Machine(RuleBasedStateMachine):
         again = money.hold(one.request_id, one.account, amount)
         assert self._write(lambda conn: ledger.hold(conn, [again])) == ["duplicate"]
 
+    @rule(target=holds, one=holds, amount=st.integers(1, 40), foreign=st.booleans())
+    def extend(self, one: ledger.Hold, amount: int, foreign: bool) -> Any:
+        account = next(other for other in self.accounts if other != one.account) if foreign else one.account
+        asked = More(msgspec.structs.replace(one, account=account), amount)
+        (answer,) = self._write(lambda conn: extend(conn, [asked]))
+        open = self.state[one.request_id] == "held" and self.holds[one.request_id] is one and not foreign
+        lacking = [window.every for window in one.windows if self._count(one, window) + amount > window.amount]
+        if answer is not None:
+            assert answer in {"token", "user", *lacking} or (answer == "duplicate" and not open)
+            return multiple()
+        assert open
+        assert not lacking
+        more = self.holds[one.request_id] = msgspec.structs.replace(one, amount=one.amount + amount)
+        self._spend(more, amount)
+        return more
+
     @rule(ends=st.lists(st.tuples(holds, st.integers(0, 80)), min_size=1, max_size=6), crash=st.booleans())
     def settle(self, ends: list[tuple[ledger.Hold, int]], crash: bool) -> None:
+        ends = [(self.holds[one.request_id], charge) for one, charge in ends]
         asked = [money.settlement(one.request_id, one.account, one.amount, charge, one.windows) for one, charge in ends]
         answers = self._write(lambda conn: ledger.settle(conn, asked), crash)
         for (one, charge), taken in zip(ends, answers, strict=True):
@@ -292,6 +329,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(ends=st.lists(holds, min_size=1, max_size=6))
     def void(self, ends: list[ledger.Hold]) -> None:
+        ends = [self.holds[one.request_id] for one in ends]
         asked = [money.void(one.request_id, one.account, one.amount, one.windows) for one in ends]
         answers = self._write(lambda conn: ledger.void(conn, asked))
         for one, done in zip(ends, answers, strict=True):

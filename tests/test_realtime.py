@@ -21,6 +21,7 @@ from newapi_proxy.daemon.drain import drain
 from newapi_proxy.errors import UpstreamFailure
 from newapi_proxy.ports import Interrupt
 from newapi_proxy.relay.sockets import Refusal, Socket
+from newapi_proxy.relay.talk import RESPONSES
 from newapi_proxy.secret import Secret
 from tests.fakes.realtime import COST, MODEL, PRICE, Line, channel, heard, line, seen, send, until
 
@@ -245,7 +246,7 @@ async def test_the_balance_ends(tmp_path: Path) -> None:
 
 async def test_the_balance_ends_among_responses(tmp_path: Path) -> None:
     """A response that is cut because another one took the last of the balance is charged as far as that reaches."""
-    put = COST + 50
+    put = 2 * HELD + 50
     async with line(tmp_path, quota=put) as made:
         async with made.connect() as socket:
             await send(socket, type="response.create", do="hold")
@@ -255,6 +256,47 @@ async def test_the_balance_ends_among_responses(tmp_path: Path) -> None:
             assert await heard(socket) == 1008
         rows = await made.settled()
         assert [(row["state"], row["charged"]) for row in rows] == [("settled", COST), ("settled", 12)]
+        assert made.faults(put) == []
+
+
+async def test_each_of_several_responses_is_held_for(tmp_path: Path) -> None:
+    """Responses beside each other that the balance does not reach for end the session as they begin."""
+    put = 2 * HELD + 50
+    async with line(tmp_path, quota=put) as made:
+        async with made.connect() as socket:
+            for _ in range(6):
+                await send(socket, type="response.create", do="hold")
+            assert (await until(socket, "error"))["error"]["code"] == "insufficient_quota"
+            assert await heard(socket) == 1008
+        await made.peer.empty()
+        rows = await made.settled()
+        assert made.faults(put) == []
+        assert sum(row["shortfall"] for row in rows) == 0
+
+
+async def test_responses_have_a_number(tmp_path: Path) -> None:
+    """More responses at once than are told apart end the session, whatever money there is."""
+    async with line(tmp_path, quota=None) as made:
+        async with made.connect() as socket:
+            for _ in range(RESPONSES):
+                await send(socket, type="response.create", do="hold")
+            assert (await until(socket, "error"))["error"]["code"] == "too_many_responses"
+        await made.settled()
+
+
+async def test_a_long_response_is_held_for_while_it_comes(tmp_path: Path) -> None:
+    """A response that has come to cost more than is held is held for, and cut where the balance ends: what is lost is a
+    part of what was paid."""
+    put = 5_000  # of 25 000 that the whole response costs
+    async with line(tmp_path, quota=put) as made:
+        async with made.connect() as socket:
+            await send(socket, type="response.create", do="talk")
+            assert (await until(socket, "error"))["error"]["code"] == "insufficient_quota"
+            assert await heard(socket) == 1008
+        await made.peer.empty()
+        (row,) = [row for row in await made.settled() if row["state"] == "settled"]
+        assert 3_500 < row["charged"] <= put
+        assert row["charged"] + row["shortfall"] < put * 1.4
         assert made.faults(put) == []
 
 

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Connection, insert, inspect, text
 from sqlalchemy.exc import IntegrityError
 
-from newapi_proxy.billing import audit, ledger
+from newapi_proxy.billing import audit, ledger, records
 from newapi_proxy.errors import OurError
 from newapi_proxy.store import channels, db, options, orders, schema, sqlite, tokens, upgrades
 from newapi_proxy.store.db import Database
@@ -143,7 +143,7 @@ def test_an_online_copy_is_a_whole_database(database: Path, tmp_path: Path) -> N
         with pytest.raises(FileExistsError):
             sqlite.copy(conn, to)
     with db.connect(f"sqlite:///{to}", tmp_path, write=False) as conn:
-        assert ledger.explain(conn, "a") is not None
+        assert records.explain(conn, "a") is not None
         assert (audit.check(conn), sqlite.damage(conn)) == ([], [])
     assert to.stat().st_mode & 0o777 == 0o600
 

@@ -1,4 +1,4 @@
-"""Money moves here, in `refunds` and `credits` only: hold, then settle or void; functions of a connection over batches.
+"""Money moves here only, in `extending`, `refunds` and `credits`: hold, then settle or void. Functions of a connection.
 
 Source: architecture-examples 4.6, reliability 2 and 3, decisions 6 to 8. Each function runs inside the caller's
 transaction, is safe to repeat and says what it did. A batch is done in few statements; where one of its members cannot
@@ -92,26 +92,6 @@ class Void(msgspec.Struct, frozen=True):
     detail: bytes | None = None
 
 
-class Record(msgspec.Struct, frozen=True):
-    """A row of the ledger, for people. `detail` is JSON text, "" while the hold is open."""
-
-    request_id: str
-    token_id: int
-    user_id: int
-    state: str
-    held: int
-    charged: int
-    shortfall: int
-    at: int
-    resolved_at: int
-    model: str
-    channel_id: int
-    reason: str
-    price_version: str
-    detail: str
-    windows: tuple[Window, ...] = ()
-
-
 def _n(column: Column[int]) -> ColumnElement[int]:
     return func.coalesce(column, _ZERO)  # inherited rows may hold NULL
 
@@ -142,7 +122,7 @@ _OPEN: Final = inserting(
 )  # fmt: skip
 _FINISH: Final = updating(
     ledger,
-    {"id": TEXT, "held": INT, "state": TEXT, "charged": INT, "shortfall": INT, "at": INT}
+    {"id": TEXT, "token": INT, "held": INT, "state": TEXT, "charged": INT, "shortfall": INT, "at": INT}
     | {"channel": INT, "reason": TEXT, "price": TEXT, "detail": TEXT},
     lambda given: {
         "state": given.state,
@@ -154,8 +134,10 @@ _FINISH: Final = updating(
         "price_version": given.price,
         "detail": given.detail,
     },
-    # a hold is resolved once, and by who knows what it holds
-    lambda given: and_(ledger.c.request_id == given.id, _IS_HELD, ledger.c.held == given.held),
+    # a hold is resolved once, by whose it is, and who knows what it holds
+    lambda given: and_(
+        ledger.c.request_id == given.id, _IS_HELD, ledger.c.held == given.held, ledger.c.token_id == given.token
+    ),
 )
 # A balance may only be lowered as far as it reaches, but a refund is never refused.
 MOVE_TOKEN: Final = updating(
@@ -231,36 +213,41 @@ def _hold_together(conn: Connection, holds: Sequence[Hold]) -> list[Refusal | No
 
 def _hold_alone(conn: Connection, one: Hold) -> Refusal | None:
     # Balances first, the row last: what was taken before a refusal is put back, the row would have to be deleted.
-    taken: list[Refusal] = []
-    refusal = _taken(conn, one, taken) if one.amount else None
+    sides: list[Refusal] = []
+    refusal = withdraw(conn, one, sides) if one.amount else None
     if refusal is None and _open(conn, [one]) == 1:
         return None
-    back = budgets.Moves()
-    back.add(one.account.token_id, [window for window in one.windows if window.every in taken], -one.amount)
-    back.run(conn)
-    if "user" in taken:
-        MOVE_USER.run(conn, [(one.account.user_id, one.amount, 0, 0)])
-    if "token" in taken:
-        MOVE_TOKEN.run(conn, [(one.account.token_id, one.amount, 0, one.at)])
+    put_back(conn, one, sides)
     return refusal if refusal is not None and _unseen(conn, one.request_id) else "duplicate"
 
 
-def _taken(conn: Connection, one: Hold, taken: list[Refusal]) -> Refusal | None:
+def withdraw(conn: Connection, one: Hold, sides: list[Refusal]) -> Refusal | None:
     """Takes the amount from one side after the other, noting which, up to the one that lacks it."""
     account, amount = one.account, one.amount
     if account.token_limited:
         if not _take_token(conn, {account.token_id: amount}):
             return "token"
-        taken.append("token")
+        sides.append("token")
     if account.user_limited:
         if not _take_user(conn, {account.user_id: amount}):
             return "user"
-        taken.append("user")
+        sides.append("user")
     for window in one.windows:
         if not budgets.take(conn, account.token_id, window, amount):
             return window.every
-        taken.append(window.every)
+        sides.append(window.every)
     return None
+
+
+def put_back(conn: Connection, one: Hold, sides: Sequence[Refusal]) -> None:
+    """Gives the amount back to the sides that it was taken from."""
+    back = budgets.Moves()
+    back.add(one.account.token_id, [window for window in one.windows if window.every in sides], -one.amount)
+    back.run(conn)
+    if "user" in sides:
+        MOVE_USER.run(conn, [(one.account.user_id, one.amount, 0, 0)])
+    if "token" in sides:
+        MOVE_TOKEN.run(conn, [(one.account.token_id, one.amount, 0, one.at)])
 
 
 def _open(conn: Connection, holds: Sequence[Hold]) -> int:
@@ -324,7 +311,8 @@ def _settle_alone(conn: Connection, one: Settlement) -> int | None:
 
 def _reopened(conn: Connection, one: Settlement) -> bool:
     """Whether the hold was given back because its process was taken for dead: it lives, and charges what is left."""
-    lost = and_(ledger.c.request_id == one.request_id, ledger.c.state == "voided", ledger.c.reason == ENDED)
+    mine = and_(ledger.c.request_id == one.request_id, ledger.c.token_id == one.account.token_id)
+    lost = and_(mine, ledger.c.state == "voided", ledger.c.reason == ENDED)
     return conn.execute(update(ledger).where(lost).values(state="held", held=0)).rowcount > 0
 
 
@@ -347,6 +335,7 @@ def _charge(conn: Connection, settlements: Sequence[Settlement], taken: Sequence
     rows = [
         (
             one.request_id,
+            one.account.token_id,
             one.held,
             "settled",
             units,
@@ -421,7 +410,19 @@ def _void_together(conn: Connection, voids: Sequence[Void]) -> list[bool]:
 
 def _return(conn: Connection, voids: Sequence[Void]) -> bool:
     rows = [
-        (one.request_id, one.held, "voided", 0, 0, one.at, 0, one.reason, "", one.detail and one.detail.decode())
+        (
+            one.request_id,
+            one.account.token_id,
+            one.held,
+            "voided",
+            0,
+            0,
+            one.at,
+            0,
+            one.reason,
+            "",
+            one.detail and one.detail.decode(),
+        )
         for one in voids
     ]
     if not _unique(voids) or _FINISH.run(conn, rows) != len(rows):
@@ -478,27 +479,3 @@ def held(conn: Connection, side: Side, id: int) -> int:
     """Units that running requests hold of the balance of a key or an account; of one without a limit none."""
     whose, limited = _SIDES[side]
     return number(conn.execute(select(func.sum(ledger.c.held)).where(_IS_HELD, limited, whose == id)).scalar())
-
-
-def explain(conn: Connection, request_id: str) -> Record | None:
-    """What the ledger knows of one request."""
-    row = conn.execute(select(ledger).where(ledger.c.request_id == request_id)).mappings().first()
-    if row is None:
-        return None
-    return Record(
-        request_id=words(row["request_id"]),
-        token_id=number(row["token_id"]),
-        user_id=number(row["user_id"]),
-        state=words(row["state"]),
-        held=number(row["held"]),
-        charged=number(row["charged"]),
-        shortfall=number(row["shortfall"]),
-        at=number(row["at"]),
-        resolved_at=number(row["resolved_at"]),
-        model=words(row["model"]),
-        channel_id=number(row["channel_id"]),
-        reason=words(row["reason"]),
-        price_version=words(row["price_version"]),
-        detail=words(row["detail"]),
-        windows=budgets.read(words(row["budgets"])),
-    )

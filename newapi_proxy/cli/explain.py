@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection
 
-from newapi_proxy.billing import ledger, refunds
+from newapi_proxy.billing import records, refunds
 from newapi_proxy.billing.charge import told, usd
 from newapi_proxy.cli import output
 from newapi_proxy.cli.database import failed, use
@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     """0; 1 where the ledger has no such request."""
 
     def work(conn: Connection) -> int:
-        record = ledger.explain(conn, args.request_id)
+        record = records.explain(conn, args.request_id)
         if record is None:
             return failed(f"The ledger has no request {args.request_id}: nothing was held for it.")
         detail = tree.lenient(record.detail.encode()) if record.detail else {}
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
             return 0
         for line in _lines(record, detail):
             print(line)
-        back = ledger.explain(conn, f"{refunds.MARK}{record.request_id}")
+        back = records.explain(conn, f"{refunds.MARK}{record.request_id}")
         if back is not None:
             print(f"refunded {-back.charged} units at {_time(back.at)}: {back.reason}")
         if detail.get("attempts"):
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     return use(args, work, write=False)
 
 
-def _lines(record: ledger.Record, detail: dict[str, Any]) -> Iterator[str]:
+def _lines(record: records.Record, detail: dict[str, Any]) -> Iterator[str]:
     yield f"request  {record.request_id}"
     yield f"state    {_state(record)}"
     yield f"time     {_time(record.at)}" + (f" to {_time(record.resolved_at)}" if record.resolved_at else "")
@@ -73,7 +73,7 @@ def _lines(record: ledger.Record, detail: dict[str, Any]) -> Iterator[str]:
         yield f"the balance gave {record.charged} units only: {record.shortfall} units were not paid"
 
 
-def _state(record: ledger.Record) -> str:
+def _state(record: records.Record) -> str:
     match record.state:
         case "settled":
             return f"settled: {record.charged} units (${usd(record.charged)}), {record.held} were held"

@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 from sqlalchemy import Connection
 
-from newapi_proxy.billing import ledger, refunds
+from newapi_proxy.billing import records, refunds
 from newapi_proxy.billing.charge import usd
 from newapi_proxy.cli import output
 from newapi_proxy.cli.database import failed, use
@@ -91,7 +91,7 @@ def _show(conn: Connection, args: argparse.Namespace) -> int:
 
 def _row(conn: Connection, job: Job, names: _Names) -> dict[str, Any]:
     task = job.task
-    back = ledger.explain(conn, f"{refunds.MARK}{job.request_id}") if job.request_id else None
+    back = records.explain(conn, f"{refunds.MARK}{job.request_id}") if job.request_id else None
     return {
         "task": task.task_id,
         "action": task.action,

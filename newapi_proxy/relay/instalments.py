@@ -32,19 +32,25 @@ class Instalments:
         self._house = house
         self._given = self._part = given
         self._record = record
-        self._least = self._amount = amount
+        self.least = self._amount = amount
         self._number = 0
         self._held: Held | None = None
         self._usage: Usage | None = None
         self._units = 0
         self.count = 0
 
-    async def hold(self) -> None:
-        """Holds for the next response: as much as the one before has cost. Raises ClientError, OurError."""
+    @property
+    def held(self) -> int:
+        """The units that are held now."""
+        return self._hold.amount if self._held is not None else 0
+
+    async def hold(self, running: int = 0) -> None:
+        """Holds for the next response: as much as the one before has cost, or those in progress do. Raises ClientError,
+        OurError."""
         for _ in range(TRIES):
             self._number += 1
             self._part = self._numbered()
-            self._hold = exchange.holding(self._house, self._part, self._amount)
+            self._hold = exchange.holding(self._house, self._part, max(self._amount, running))
             held = Held(self._house.db, self._hold, self._record.attempts)
             try:
                 await held.take()
@@ -55,6 +61,13 @@ class Instalments:
             self._held = held
             return
         raise ClientError("Requests with the ids of this session exist.", status=409, code="duplicate_request_id")
+
+    async def cover(self, running: int) -> None:
+        """Holds as much as the responses in progress cost by now. Raises ClientError, OurError."""
+        if self._held is None:
+            await self.hold(running)
+        elif running > self._hold.amount:
+            self._hold = await self._held.extended(running)
 
     async def settle(self, served: Served, billed: Bill) -> None:
         """Charges a response that was delivered, as far as the balance reaches. Raises OurError where the ledger cannot
@@ -67,7 +80,7 @@ class Instalments:
         due = entry.settlement(self._part, self._hold, served, billed, self._record)
         row = msgspec.structs.replace(due.entry, other=_told(due.entry.other, billed.usage))
         units = billed.charge.units
-        self._amount = max(self._least, units) if billed.price.call is None else 0  # a call is paid once
+        self._amount = max(self.least, units) if billed.price.call is None else 0  # a call is paid once
         self.count += 1
         taken = await held.settle(msgspec.structs.replace(due, entry=row), delivered=True)
         self._units += taken

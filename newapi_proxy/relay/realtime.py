@@ -15,7 +15,6 @@ import msgspec
 from newapi_proxy.adapters.base import Endpoint
 from newapi_proxy.billing import policy
 from newapi_proxy.billing.charge import charge, hold_amount
-from newapi_proxy.billing.count import Tally
 from newapi_proxy.errors import ClientError, OurError, ProxyError, UpstreamFailure, internal
 from newapi_proxy.ir.ask import Ask
 from newapi_proxy.ir.session import Meter, Moment
@@ -25,12 +24,13 @@ from newapi_proxy.relay import exchange
 from newapi_proxy.relay.attempt import Served
 from newapi_proxy.relay.dialing import Dialing, Reached
 from newapi_proxy.relay.house import Given, House
-from newapi_proxy.relay.instalments import Instalments, added
+from newapi_proxy.relay.instalments import Instalments
 from newapi_proxy.relay.pipe import Heard
 from newapi_proxy.relay.pump import Departed
 from newapi_proxy.relay.record import Record, Visit, line
-from newapi_proxy.relay.settle import Bill, off_loop
+from newapi_proxy.relay.settle import Bill
 from newapi_proxy.relay.sockets import Closed, Message, Socket
+from newapi_proxy.relay.talk import RESPONSES, Answer, Talk, counted
 from newapi_proxy.spawn import spawn
 from newapi_proxy.surfaces.realtime import REALTIME, error_event
 
@@ -39,9 +39,7 @@ LAST_WORD: Final = 0.2  # seconds that a client's farewell may lie behind the en
 CLEAN: Final = frozenset({1000, 1001, 1005})
 FAULTS: Final = frozenset({1006, 1011, 1012, 1013, 1014})  # those that no client can bring about by what it sends
 AWAY, BROKEN, POLICY, TOO_BIG = 1001, 1011, 1008, 1009
-IN_MS, OUT_MS = 36, 72  # milliseconds of sound to a token, said and answered (relay-and-billing 5.7.5)
-LISTENERS: Final = 16  # models beside the session's whose work is told apart
-RESPONSES: Final = 64  # responses in progress that are told apart; providers have one, and a few beside it
+_GROWING: Final = frozenset({"begun", "part", "side"})  # what makes responses in progress cost more
 
 
 class Ending(msgspec.Struct, frozen=True):
@@ -51,69 +49,6 @@ class Ending(msgspec.Struct, frozen=True):
     code: int
     reason: str = ""
     error: ProxyError | None = None
-
-
-class _Answer:
-    """What has been handed on of a response that is not done."""
-
-    __slots__ = ("begun", "sound", "text")
-
-    def __init__(self) -> None:
-        self.text = Tally()
-        self.sound = 0
-        self.begun = False
-
-
-class _Talk:
-    """What has been said since the last charge: by the client, beside the responses, and in those in progress."""
-
-    __slots__ = ("answers", "said", "sides", "sound")
-
-    def __init__(self) -> None:
-        self.answers: dict[str, _Answer] = {}
-        self.fresh()
-
-    def fresh(self) -> None:
-        """It has been charged; what is in progress goes on."""
-        self.said = Tally()
-        self.sound = 0
-        self.sides: dict[str, Usage] = {}
-
-    def take(self, moment: Moment) -> None:
-        """Listens to one message that ends nothing."""
-        match moment.kind:
-            case "said":
-                self.said.feed(moment.text)
-                self.sound += moment.sound
-            case "begun":
-                self._answer(moment.response)
-            case "part":
-                answer = self._answer(moment.response)
-                answer.begun = True
-                answer.text.feed(moment.text)
-                answer.sound += moment.sound
-            case "side" if moment.usage is not None:
-                name = moment.model if moment.model in self.sides or len(self.sides) < LISTENERS else ""
-                known = self.sides.get(name)
-                self.sides[name] = moment.usage if known is None else added(known, moment.usage)
-            case _:
-                return
-
-    def _answer(self, response: str) -> _Answer:
-        known = self.answers.get(response)
-        if known is None:
-            response = response if len(self.answers) < RESPONSES else ""
-            known = self.answers.setdefault(response, _Answer())
-        return known
-
-
-async def _counted(said: Tally, sound: int, answers: list[_Answer], model: str) -> Usage:
-    """The usage of these responses to what was said, as it is reckoned here."""
-    size = said.size + sum(one.text.size for one in answers)
-    entry = await off_loop(size, lambda: said.tokens(model), model)
-    out = await off_loop(size, lambda: sum(one.text.tokens(model) for one in answers), model)
-    heard, spoken = sound // IN_MS, sum(one.sound for one in answers) // OUT_MS
-    return Usage(prompt=entry + heard, audio_in=heard, completion=out + spoken, audio_out=spoken, source="counted")
 
 
 async def serve(house: House, visit: Visit, ask: Ask, sink: Sink, accept: Callable[[], Socket]) -> None:
@@ -196,7 +131,10 @@ class Session:
         self._over: asyncio.Future[None] = self._loop.create_future()
         self._ending: Ending | None = None
         self._bug: Exception | None = None
-        self._talk = _Talk()
+        self._talk = Talk()
+        price = given.snapshot.prices.find(given.ask.model, reached.prepared.upstream_model)
+        assert price is not None, "only channels with a price are in the plan"
+        self._price = price
         self._paying: asyncio.Task[ProxyError | None] | None = None
         self._pumps: list[asyncio.Task[None]] = []
         self._retiring = self._banned = False
@@ -325,14 +263,30 @@ class Session:
             candidate = self._prepared.candidate
             self._house.health.failed(candidate.channel, candidate.key, moment.failure, trial=False)
         if moment.kind == "done":
-            answer = self._talk.answers.pop(moment.response, None) or _Answer()
+            answer = self._talk.answers.pop(moment.response, None) or Answer()
             due = self._paid([answer], moment.usage, "ok")
         elif moment.kind == "side" and not self._talk.answers:
             due = self._paid([], None, "ok")
+        elif moment.kind in _GROWING and self._talk.grown() and (cost := self._running()) > self._purse.held:
+            due = self._covered(cost)
         else:
             return None
         self._paying = spawn(due, "instalment")
         return await asyncio.shield(self._paying)  # who stops the pump does not stop the money
+
+    def _running(self) -> int:
+        given = self._given
+        return self._talk.running(self._price, given.lane.ratio, given.snapshot.prices.find, self._purse.least)
+
+    async def _covered(self, cost: int) -> ProxyError | None:
+        """Holds for what is in progress; why it cannot go on, where the money does not reach."""
+        if len(self._talk.answers) >= RESPONSES:
+            return ClientError("Too many responses are in progress in this session.", code="too_many_responses")
+        try:
+            await self._purse.cover(cost)
+        except ProxyError as error:
+            return _spent(error)
+        return None
 
     def _told(self, moment: Moment, got: Message) -> Message:
         """The message as the client gets it: no word of the channel's own key or account."""
@@ -342,7 +296,7 @@ class Session:
         return got if moment.data is None else Message(moment.data)
 
     async def _paid(
-        self, answers: list[_Answer], usage: Usage | None, end: policy.End, *, last: bool = False
+        self, answers: list[Answer], usage: Usage | None, end: policy.End, *, last: bool = False
     ) -> ProxyError | None:
         """Charges these responses with what was said before and beside them and, unless they are the `last`, holds for
         the next one."""
@@ -357,25 +311,23 @@ class Session:
             await self._purse.settle(Served(self._prepared, Heard()), billed)
             if not last:
                 self._admitted()
-                await self._purse.hold()
+                await self._purse.hold(self._running())
         except ProxyError as error:
             return _spent(error)
         return None
 
-    async def _bill(self, answers: list[_Answer], usage: Usage | None, basis: policy.Basis) -> Bill:
+    async def _bill(self, answers: list[Answer], usage: Usage | None, basis: policy.Basis) -> Bill:
         given, model, talk = self._given, self._prepared.upstream_model, self._talk
-        prices = given.snapshot.prices
-        price = prices.find(given.ask.model, model)
-        assert price is not None, "only channels with a price are in the plan"
+        price, find = self._price, given.snapshot.prices.find
         said, sound, sides = talk.said, talk.sound, tuple(talk.sides.items())
         talk.fresh()
         if basis == "counted":
-            usage = await _counted(said, sound, answers, model)
+            usage = await counted(said, sound, answers, model)
         usage = clamped(usage) if usage is not None and basis != "nothing" else Usage()
         if sides:
             usage = msgspec.structs.replace(usage, others=sides)
         calls = 0 if self._purse.count else 1  # a price per call is the session's, paid with its first response
-        return Bill(usage, line(usage), price, charge(usage, price, given.lane.ratio, prices.find, calls=calls))
+        return Bill(usage, line(usage), price, charge(usage, price, given.lane.ratio, find, calls=calls))
 
     def _admitted(self) -> None:
         """Raises ClientError where the key may be used no more: its time has come, or a reload has taken it away."""
@@ -419,7 +371,7 @@ class Session:
         own = closed.code == POLICY or 3000 <= closed.code <= 4999
         return Ending("upstream_error", closed.code if own else BROKEN, error=failure)
 
-    async def _last(self, answers: list[_Answer], end: policy.End) -> ProxyError | None:
+    async def _last(self, answers: list[Answer], end: policy.End) -> ProxyError | None:
         """The last charge; whatever comes of it, both ends are closed in order."""
         try:
             return await self._paid(answers, None, end, last=True)

@@ -15,6 +15,7 @@ import msgspec
 from newapi_proxy import log, metrics
 from newapi_proxy.billing import budgets, count, ledger, policy
 from newapi_proxy.billing.charge import Charge, charge
+from newapi_proxy.billing.extending import More, extend
 from newapi_proxy.billing.prices import Price
 from newapi_proxy.errors import ClientError, OurError, ProxyError
 from newapi_proxy.ir.usage import Usage, clamped
@@ -56,6 +57,14 @@ class Held:
         if lack is not None:
             raise _refusal(lack, self._hold)
         self._open = True
+
+    async def extended(self, amount: int) -> ledger.Hold:
+        """The hold, of so many units now. Raises ClientError where the money does not reach: then it is as it was."""
+        lack = await self._db.write(extend, More(self._hold, amount - self._hold.amount))
+        if lack is not None:
+            raise _refusal(lack, self._hold)
+        self._hold = msgspec.structs.replace(self._hold, amount=amount)
+        return self._hold
 
     async def settle(self, settlement: ledger.Settlement, *, delivered: bool) -> int:
         """Settles; the units taken. Raises OurError when the ledger cannot be written at the moment.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import ssl
+from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
@@ -47,7 +48,7 @@ COST: Final = 25 + 20 // 2 + 550 // 2 + 40 // 2 + 800 // 2  # USAGE at PRICE, a 
 class Peer:
     """The provider. `do`: `answer` (the default), `silent` (no usage), `hold` (begins and waits), `die`, `leave`
     (close code 1000), `refuse` (1008), `fault` (an error event that blames the key), `hear` (a transcription),
-    `large` (a message above every limit), `flood` (MiBs until nobody takes more)."""
+    `large` (a message above every limit), `flood` (MiBs until nobody takes more), `talk` (three minutes of sound)."""
 
     url: str = ""
     port: int = 0
@@ -58,6 +59,7 @@ class Peer:
     codes: list[int | None] = field(default_factory=list)
     refusals: list[int] = field(default_factory=list)  # statuses of the next handshakes
     number: int = 0  # of responses
+    spoken: int = 0  # seconds of sound that went out
     flood: int = 0  # MiB that went out before it was held up
     stuck: asyncio.Event = field(default_factory=asyncio.Event)
     news: asyncio.Condition = field(default_factory=asyncio.Condition)
@@ -124,6 +126,15 @@ class Peer:
                         self.flood += 1
                 except TimeoutError:
                     self.stuck.set()
+            case "talk":
+                self.number += 1
+                id = f"resp_{self.number}"
+                await send(socket, type="response.created", response={"id": id})
+                second = b64encode(bytes(48_000)).decode()
+                for _ in range(180):
+                    await send(socket, type="response.audio.delta", response_id=id, delta=second)
+                    self.spoken += 1
+                    await asyncio.sleep(0)
             case how:
                 self.number += 1
                 id = f"resp_{self.number}"
