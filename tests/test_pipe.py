@@ -252,4 +252,4 @@ def test_a_stream_without_a_pattern_is_soon_left_alone() -> None:
 def test_a_text_that_is_not_plainly_in_its_frame_is_no_pattern(text: str) -> None:
     """What stands elsewhere in the frame too, or needs escapes, is read as ever."""
     raw = openai(text)
-    assert Pattern.learnt(raw, [TextDelta(text)], raw) is None
+    assert Pattern.learnt(raw, [TextDelta(text)], raw, moving=True) is None

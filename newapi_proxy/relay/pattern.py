@@ -17,6 +17,8 @@ from newapi_proxy.wire import texts, tree
 
 TEXTS: Final = frozenset({TextDelta, ReasoningDelta, CallDelta})
 NEWLINE: Final = 10
+RETURN: Final = 13
+BACKSLASH: Final = ord("\\")
 _PADDED: Final = (b'"obfuscation":"', b'"p":"')
 _DIGITS: Final = b"0123456789"
 _BLANKS: Final = (b"\n\n", b"\r\n\r\n")  # how a frame ends
@@ -37,7 +39,12 @@ def like(event: Event, text: str) -> Event:
 
 def blank(data: bytes) -> bytes:
     """How the first frame in these bytes ends, as far as anyone can see."""
-    return _BLANKS[1] if data.find(b"\r") >= 0 else _BLANKS[0]
+    return _BLANKS[1] if RETURN in data else _BLANKS[0]
+
+
+def ends(data: bytes) -> bool:
+    """Whether a frame may end in these bytes."""
+    return data.find(b"\n\n") >= 0 or (RETURN in data and any(data.find(end) >= 0 for end in (b"\n\r", b"\r\r")))
 
 
 class Seen(NamedTuple):
@@ -58,8 +65,8 @@ class Pattern:
     """
 
     __slots__ = (
-        *("_after", "_before", "_between", "_end", "_fill", "_from", "_gap", "_period", "_pieces", "_quoted", "_row"),
-        *("_text", "_to", "counts", "event", "passed"),
+        *("_after", "_before", "_between", "_end", "_fill", "_from", "_gap", "_pieces", "_quoted", "_text", "_to"),
+        *("counts", "event", "passed"),
     )
 
     def __init__(self, pieces: tuple[bytes, ...], event: Event, passed: tuple[bytes, ...] | None, fill: bytes) -> None:
@@ -67,42 +74,44 @@ class Pattern:
 
         `fill`: the usage that stood in the gap, b"" for padding.
         """
+        before, after = pieces[0], pieces[1]
         self.event = event
         self.passed = passed
         self.counts = bool(fill)
-        self._fill = fill.translate(None, _DIGITS)
+        self._fill = fill and fill.translate(None, _DIGITS)
         self._pieces = pieces
-        self._before, self._after, self._end = pieces[0], pieces[1], pieces[-1]
+        self._before, self._after, self._end = before, after, pieces[-1]
         self._gap = len(pieces) == 3
-        self._between = self._after + self._before
-        self._from = len(self._before)
-        self._to = -len(self._after)
-        self._quoted = slice(self._from - 1, self._to + 1)
-        # the text's line among a frame's lines, and its place in that line
-        self._row, self._period = self._before.count(b"\n"), self._between.count(b"\n")
-        line = self._from - self._before.rfind(b"\n") - 1
-        self._text = itemgetter(slice(line, -len(self._after.partition(b"\n")[0].rstrip(b"\r"))))
+        self._between = after + before
+        self._from = size = len(before)
+        self._to = -len(after)
+        self._quoted = slice(size - 1, 1 - len(after))
+        self._text = itemgetter(slice(size, None))
 
     @classmethod
-    def learnt(cls, raw: bytes, events: Sequence[Event], passed: bytes, usage: bytes = b"") -> Pattern | None:
+    def learnt(
+        cls, raw: bytes, events: Sequence[Event], passed: bytes, *, moving: bool = False, usage: bytes = b""
+    ) -> Pattern | None:
         """The frame's pattern, where it says one piece of text, which stands in it once and as it is.
 
-        `usage`: the key of usage that may stand beside the text. All other is told again by each frame that repeats
-        this one: it is the same.
+        `moving`: frames differ in more than that, so that a gap is looked for; `usage`: the key of usage that may
+        stand beside the text. All other is told again by each frame that repeats this one: it is the same.
         """
         event = events[0] if events else None
         if type(event) not in TEXTS or not (len(events) == 1 or (len(events) == 2 and type(events[1]) is Metered)):
             return None
         text: str = event.text  # type: ignore[union-attr]
-        key = usage if len(events) == 2 else b""
+        key = (usage if len(events) == 2 else b"") if moving else None
         pieces = _split(raw, text, key)
         if pieces is None or event is None:
             return None
         told = None if passed is raw else _split(passed, text, key)
         if told is None and passed is not raw:
             return None
-        fill = raw[len(pieces[0]) + len(text.encode()) + len(pieces[1]) : -len(pieces[-1])]
-        return cls(pieces, event, told, fill if fill[:1] == b"{" else b"")
+        fill = b""
+        if key and len(pieces) == 3:
+            fill = raw[len(pieces[0]) + len(text.encode()) + len(pieces[1]) : -len(pieces[2])]
+        return cls(pieces, event, told, fill)
 
     def same(self, other: Pattern | None) -> bool:
         """Whether the other is this one, learnt from another frame."""
@@ -132,18 +141,16 @@ class Pattern:
 
     def run(self, data: bytes) -> Seen | None:
         """The first bytes, where they are a run of such frames up to the last one: a fast stream's reads."""
-        last = -1 if self._gap else data.rfind(self._after)
-        if last < self._from or not data.startswith(self._before):
+        if self._gap or not data.startswith(self._before):
             return None
-        said = data[self._from : last]
-        found = [said]
-        if NEWLINE in said:  # several frames: put together again from their texts they are the same bytes
-            lines = data[: last + len(self._after)].splitlines()  # half the price of a split by the blank line
-            found = list(map(self._text, lines[self._row :: self._period]))
-            if self._between.join(found) != said:
-                return None
+        frames = data.split(self._after)
+        size = len(data) - len(frames.pop())
+        found = list(map(self._text, frames))
+        said = self._between.join(found)  # put together again from their texts they are the same bytes
+        if len(said) != size - self._from + self._to or not data.startswith(said, self._from):
+            return None
         words = texts.joined(found)
-        return None if words is None else Seen(last + len(self._after), words)
+        return None if words is None else Seen(size, words)
 
     def leading(self, data: bytes) -> Seen | None:
         """The same frame by frame: the bytes before the first that is not of this pattern."""
@@ -151,9 +158,11 @@ class Pattern:
         fills: list[bytes] = []
         start = 0
         before, after, end, ending = self._before, self._after, self._end, _ending(self._end)
-        while (stop := data.find(ending, start) + len(ending)) >= len(ending):
-            at, last = start + self._from, stop - len(end)
-            if not data.startswith(before, start) or not data.endswith(end, at, stop):
+        while data.startswith(before, start):
+            at = start + self._from
+            stop = data.find(ending, at) + len(ending)
+            last = stop - len(end)
+            if stop < len(ending) or not data.endswith(end, at, stop):
                 break
             if self._gap:
                 middle = data.find(after, at, stop)
@@ -190,17 +199,17 @@ def _ending(piece: bytes) -> bytes:
     return _BLANKS[1] if piece.endswith(_BLANKS[1]) else _BLANKS[0]
 
 
-def _split(raw: bytes, text: str, key: bytes) -> tuple[bytes, ...] | None:
+def _split(raw: bytes, text: str, key: bytes | None) -> tuple[bytes, ...] | None:
     """A frame cut at its text, and at the gap behind that where it has one; None where that cannot be.
 
-    `key`: of the object that is a gap.
+    `key`: of the object that is a gap; None where there is none.
     """
     needle = b'"' + text.encode("utf-8", "replace") + b'"'
-    if not text or needle.find(b"\\") >= 0 or raw.count(needle) != 1 or not raw.endswith(_BLANKS):
+    if not text or BACKSLASH in needle or raw.count(needle) != 1 or not raw.endswith(_BLANKS):
         return None
     at = raw.index(needle)
     before, after = raw[: at + 1], raw[at + len(needle) - 1 :]
-    gap, stop = _gap(after, key)
+    gap, stop = (-1, -1) if key is None else _gap(after, key)
     return (before, after[:gap], after[stop:]) if gap >= 0 else (before, after)
 
 

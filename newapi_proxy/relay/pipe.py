@@ -6,7 +6,8 @@ Both listen to the reader's events (`Heard`): whether content has come, what was
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Final, Protocol
+from functools import cache
+from typing import Final, Protocol, cast
 
 from newapi_proxy.adapters.base import Decoder, Dialect, Metering, Repeating
 from newapi_proxy.billing.count import Tally
@@ -24,7 +25,7 @@ from newapi_proxy.ir.events import (
     Started,
 )
 from newapi_proxy.ir.usage import Usage
-from newapi_proxy.relay.pattern import TEXTS, Pattern, Seen, blank, like
+from newapi_proxy.relay.pattern import TEXTS, Pattern, Seen, blank, ends, like
 from newapi_proxy.surfaces.base import Continuing, Face, Steady, Surface
 from newapi_proxy.wire import sse, texts
 from newapi_proxy.wire.sse import Frame
@@ -36,6 +37,7 @@ _STREAMED: Final = ("text/event-stream", "application/x-ndjson", "application/st
 _CONTENT: Final = frozenset(CONTENT)
 FRESH: Final = 4096  # characters that are told the tally at once
 ALONE: Final = 64  # frames of one read that are looked at one by one; of more, none repeats the others
+HELD: Final = 4096  # bytes of a frame's beginning that wait unread for its end
 RUNS: Final = 3  # times that one read is looked at as a run
 TRIES: Final = 32  # patterns learnt in a row and never found again, before a stream is taken as one without
 _TEXT: Final = TEXTS | {RefusalDelta}
@@ -139,11 +141,17 @@ class Pipe(Protocol):
         ...
 
 
+@cache
+def _is(kind: type, what: type) -> bool:
+    """Whether all of a kind can do this; looked up once, since a protocol's answer takes longer than a chunk."""
+    return issubclass(kind, what)
+
+
 class Skimmed(Protocol):
     """A pipe with a Skimmer."""
 
-    def read(self, data: bytes) -> bytes:
-        """The client's bytes for these, which are read; the Skimmer is told of the last frame."""
+    def read(self, frames: Sequence[Frame]) -> bytes:
+        """The client's bytes for these, which are read; the Skimmer is told of the last one."""
         ...
 
     def repeated(self, pattern: Pattern, said: str, data: bytes, seen: Seen | None = None) -> bytes:
@@ -154,32 +162,41 @@ class Skimmed(Protocol):
 class Skimmer:
     """Parts a stream's bytes into those that repeat a frame already read, which are not read again, and all others.
 
-    `ready`: what the next frame may repeat. `tries`: patterns learnt since one was last found again.
+    `ready`: what the next frame may repeat. `rest`: the beginning of a frame that may, which nobody has read.
+    `tries`: patterns learnt since one was last found again.
     """
 
-    __slots__ = ("_decoder", "_former", "_heard", "_moving", "_pattern", "curious", "ready", "tries")
+    __slots__ = ("_decoder", "_former", "_heard", "_moving", "_pattern", "_simple", "curious", "ready", "rest", "tries")
 
     def __init__(self, decoder: Decoder, heard: Heard) -> None:
         self._decoder = decoder
         self._heard = heard
         self._pattern: Pattern | None = None
         self._former: Pattern | None = None  # learnt before, and not trusted yet
-        self._moving = False
+        self._moving = False  # frames differ in more than their text
         self.ready: Pattern | None = None
+        self.rest = b""
         self.tries = 0
-        self.curious = isinstance(decoder, sse.Decoder)  # the stream's bytes are the frames' own, nothing around them
+        self._simple = decoder if isinstance(decoder, sse.Decoder) else None
+        self.curious = self._simple is not None  # the stream's bytes are the frames' own, nothing around them
 
     def feed(self, data: bytes, by: Skimmed) -> bytes:
         """The client's bytes for these."""
         if not self.curious and self._pattern is None:
-            return by.read(data)
+            return by.read(self._decoder.feed(data))
+        if self.rest:
+            data, self.rest = self.rest + data, b""
         out: list[bytes] = []
         heard, decoder = self._heard, self._decoder
         runs = alone = 0  # how often these bytes were looked at as one run, and frames that were read one at a time
         ending = blank(data)
+        simple = self._simple if ending == b"\n\n" else None  # a piece up to that is one frame, no more
         while data and heard.failure is None and not heard.ended:
             pattern, self._pattern = self._pattern, None
             if pattern is not None and decoder.empty:
+                if len(data) < HELD and not ends(data):
+                    self._pattern, self.rest = pattern, data
+                    break
                 runs += 1
                 seen = (pattern.run(data) if runs <= RUNS else None) or pattern.leading(data)
                 if seen is not None:
@@ -193,10 +210,13 @@ class Skimmer:
             alone += 1
             end = data.find(ending) + len(ending) if self.curious and alone <= ALONE else 0
             if end < len(ending):
-                end = len(data)
-            out.append(by.read(data[:end]))
-            data = data[end:]
-        self.ready = self._pattern if decoder.empty else None
+                frames, data = decoder.feed(data), b""
+            elif simple and decoder.empty:
+                frames, data = [simple.frame(data[:end])], data[end:]
+            else:
+                frames, data = decoder.feed(data[:end]), data[end:]
+            out.append(by.read(frames))
+        self.ready = self._pattern if decoder.empty and not self.rest else None
         return out[0] if len(out) == 1 else b"".join(out)
 
     def learn(self, frame: Frame, events: Sequence[Event], passed: bytes, usage: bytes) -> None:
@@ -204,8 +224,8 @@ class Skimmer:
         if self._heard.finished:  # what a choice says after its end is for others to judge
             self.curious = False
             return
-        self._moving = self._moving or self.tries > 1  # usage that changes from frame to frame
-        pattern = Pattern.learnt(frame.raw, events, passed, usage if self._moving else b"")
+        self._moving = self._moving or self.tries > 1
+        pattern = Pattern.learnt(frame.raw, events, passed, moving=self._moving, usage=usage)
         former, self._former = self._former, pattern
         if pattern is None:
             return
@@ -223,10 +243,10 @@ class Translated:
         self._decoder = dialect.frames()
         self._reader = dialect.reader(ask)
         self._writer = surface.writer(ask, face)
-        self._repeats = self._reader if isinstance(self._reader, Repeating) else None
-        self._meters = self._reader if isinstance(self._reader, Metering) else None
+        self._repeats = cast(Repeating, self._reader) if _is(type(self._reader), Repeating) else None
+        self._meters = cast(Metering, self._reader) if _is(type(self._reader), Metering) else None
         self._usage_key = b"" if self._meters is None else self._meters.usage_key()
-        self._continues = self._writer if isinstance(self._writer, Continuing) else None
+        self._continues = cast(Continuing, self._writer) if _is(type(self._writer), Continuing) else None
         self._around: tuple[bytes, bytes] | None = None  # the text of what repeats
         self._skimmer = Skimmer(self._decoder, self.heard)
         self._skimmer.curious &= self._repeats is not None
@@ -241,13 +261,13 @@ class Translated:
         self.heard.said(said)
         return self.repeated(pattern, said, data)
 
-    def read(self, data: bytes) -> bytes:
+    def read(self, frames: Sequence[Frame]) -> bytes:
         """See Skimmed."""
         out: list[bytes] = []
         heard, read, tell = self.heard, self._reader.read, self._writer.feed
         frame: Frame | None = None
         events: Iterable[Event] = ()
-        for frame in self._decoder.feed(data):
+        for frame in frames:
             if heard.ended:
                 break
             events = read(frame)
@@ -284,6 +304,8 @@ class Translated:
         """See Pipe."""
         out: list[bytes] = []
         if self.heard.failure is None:
+            if self._skimmer.rest:
+                out.append(self.read(self._decoder.feed(self._skimmer.rest)))
             for frame in self._decoder.close():
                 if not self._write(self._reader.read(frame), out):
                     return b"".join(out)
@@ -315,7 +337,8 @@ class Verbatim:
         self._decoder = dialect.frames()
         self._reader = dialect.reader(ask)
         self._passer = surface.passer(ask, face)
-        self._meters = self._reader if isinstance(self._reader, Metering) else None
+        self._steady = cast(Steady, self._passer) if _is(type(self._passer), Steady) else None
+        self._meters = cast(Metering, self._reader) if _is(type(self._reader), Metering) else None
         self._usage_key = b"" if self._meters is None else self._meters.usage_key()
         self._skimmer = Skimmer(self._decoder, self.heard)
 
@@ -329,14 +352,14 @@ class Verbatim:
         self.heard.said(said)
         return self.repeated(pattern, said, data)
 
-    def read(self, data: bytes) -> bytes:
+    def read(self, frames: Sequence[Frame]) -> bytes:
         """See Skimmed."""
         out: list[bytes] = []
         heard = self.heard
         events: list[Event] = []
         passed = b""
         frame: Frame | None = None
-        for frame in self._decoder.feed(data):
+        for frame in frames:
             if heard.ended:
                 break
             events = list(self._reader.read(frame))
@@ -347,7 +370,7 @@ class Verbatim:
             out.append(passed)
         if frame is None or not self._skimmer.curious:
             pass
-        elif passed is frame.raw or (isinstance(self._passer, Steady) and self._passer.steady):
+        elif passed is frame.raw or (self._steady is not None and self._steady.steady()):
             self._skimmer.learn(frame, events, passed, self._usage_key)
         return out[0] if len(out) == 1 else b"".join(out)
 
@@ -362,6 +385,8 @@ class Verbatim:
         out: list[bytes] = []
         if self.heard.failure is not None:
             return b""
+        if self._skimmer.rest:
+            out.append(self.read(self._decoder.feed(self._skimmer.rest)))
         for frame in self._decoder.close():
             events = list(self._reader.read(frame))
             if not all([self.heard.take(event) for event in events]):

@@ -66,7 +66,6 @@ class Passer:
             del edited["usage"]
         return self._encoded(edited)
 
-    @property
     def steady(self) -> bool:
         """See surfaces.base.Steady."""
         return self._pending is None

@@ -59,7 +59,6 @@ class Passer:
         passed = self._told(frame, node)
         return passed if not out else out + passed
 
-    @property
     def steady(self) -> bool:
         """See surfaces.base.Steady."""
         return not self._kept and self._framing.events

@@ -85,7 +85,6 @@ class Passer:
             return frame.raw if _clean(frame.raw) else sse.encode(tree.encode(node))
         return self._edited(frame, node, events)
 
-    @property
     def steady(self) -> bool:
         """See surfaces.base.Steady."""
         return self._writer is None and self._pending is None

@@ -71,7 +71,6 @@ class Continuing(Protocol):
 class Steady(Protocol):
     """A passer that edits frames one by one."""
 
-    @property
     def steady(self) -> bool:
         """Whether frames that differ from the last one in their text alone are passed as it was."""
         ...

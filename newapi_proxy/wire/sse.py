@@ -68,18 +68,18 @@ class Decoder:
             if end < 0:
                 self._keep(b"")
                 return frames
-            frames.append(self._frame(bytes(buffer[:end])))
+            frames.append(self.frame(bytes(buffer[:end])))
             data = bytes(buffer[end:])
             buffer.clear()
         blank = _blank_line(data)
         if blank:  # one kind of line ends, as usual: nothing to look for
             pieces = data.split(blank)
             rest = pieces.pop()
-            frames += [self._frame(piece + blank) for piece in pieces]
+            frames += [self.frame(piece + blank) for piece in pieces]
         else:
             start = 0
             while (end := self._end(data, start)) >= 0:
-                frames.append(self._frame(data[start:end]))
+                frames.append(self.frame(data[start:end]))
                 start = end
             rest = data[start:]
         if rest:
@@ -104,7 +104,7 @@ class Decoder:
         self._buffer.clear()
         if not rest.strip():
             return []
-        return [self._frame(rest)]
+        return [self.frame(rest)]
 
     @property
     def empty(self) -> bool:
@@ -124,7 +124,8 @@ class Decoder:
             return -1  # a line feed that belongs to this carriage return may still come
         return found.end()
 
-    def _frame(self, raw: bytes) -> Frame:
+    def frame(self, raw: bytes) -> Frame:
+        """These bytes as one frame, its end with them; not while the beginning of another waits."""
         body = raw
         if not self._begun:
             self._begun = True
