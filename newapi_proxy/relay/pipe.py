@@ -60,7 +60,7 @@ class Heard:
         self.usage: Usage | None = None
         self.skipped = 0
         self._row = 0
-        self._tally = Tally()
+        self._tally: Tally | None = None
         self._fresh: list[str] = []  # texts that the tally has not been told
         self._room = FRESH
 
@@ -99,13 +99,13 @@ class Heard:
     @property
     def tally(self) -> Tally:
         """What was said, to be counted."""
-        if self._fresh:
-            self._tell()
-        return self._tally
+        return self._tell() if self._fresh or self._tally is None else self._tally
 
-    def _tell(self) -> None:
+    def _tell(self) -> Tally:
+        tally = self._tally = self._tally or Tally()
         fresh, self._fresh, self._room = self._fresh, [], FRESH
-        self._tally.feed("".join(fresh))
+        tally.feed("".join(fresh))
+        return tally
 
     def _skip(self, event: Skipped) -> bool:
         self.skipped += 1
