@@ -6,15 +6,24 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+
+import pytest
 
 from tests.fakes.process import ROOT as HERE
 from tests.fakes.process import Daemon
-from tests.fakes.till import ADA, BEN, KEYS, Till, selling
+from tests.fakes.till import ADA, BEN, KEYS, Till, kept, selling
 
 Start = Callable[..., Daemon]
 PATH = "/api/user/topup"
 PORTAL = "    redeem: true\n"
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
+    """One daemon of a configuration for all of these tests."""
+    with kept(tmp_path_factory.mktemp("till")) as start:
+        yield start
 
 
 def codes(till: Till, *words: str) -> list[str]:
@@ -45,7 +54,7 @@ async def test_scenario_18(daemon: Start) -> None:
         assert row["redeemed_time"] > 1_700_000_000
         (told,) = till.told()
         assert told["content"] == f"通过兑换码充值 ＄2.000000 额度，兑换码ID {row['id']}"
-        assert key not in str(till.daemon.lines)
+        assert key not in str(till.lines)
 
 
 async def test_a_burst(daemon: Start) -> None:
@@ -63,8 +72,8 @@ async def test_codes_that_are_refused(daemon: Start) -> None:
     """None, unknown, expired, disabled and deleted ones; each in New API's words, and nothing moves."""
     async with selling(daemon, PORTAL) as till:
         keys = await asyncio.to_thread(codes, till, "old", "--quota", "$2", "--count", "3", "--expires", "2020-01-31")
-        till.run("UPDATE redemptions SET deleted_at = '2026-01-01' WHERE id = 1")
-        till.run("UPDATE redemptions SET status = 2 WHERE id = 2")
+        till.run("UPDATE redemptions SET deleted_at = '2026-01-01' WHERE key = ?", keys[0])
+        till.run("UPDATE redemptions SET status = 2 WHERE key = ?", keys[1])
         words = ("无效的兑换码", "该兑换码已被使用", "该兑换码已过期")
         for key, why in zip(keys, words, strict=True):
             assert (await till.post(PATH, {"key": key})).tree == {"success": False, "message": f"兑换失败，{why}"}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -355,11 +356,11 @@ async def serving(secret: str = "mj-secret") -> AsyncIterator[Midjourney]:
 
 
 @asynccontextmanager
-async def listening(app: web.Application) -> AsyncIterator[str]:
-    """An application on a free port of the loopback; its address."""
+async def listening(app: web.Application, door: socket.socket | None = None) -> AsyncIterator[str]:
+    """An application on a free port of the loopback, or on a listening socket that stays open; its address."""
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
+    site = web.TCPSite(runner, "127.0.0.1", 0) if door is None else web.SockSite(runner, door.dup())
     await site.start()
     try:
         yield f"http://127.0.0.1:{runner.addresses[0][1]}"

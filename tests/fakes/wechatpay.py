@@ -10,6 +10,7 @@ import asyncio
 import base64
 import functools
 import re
+import socket
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -248,10 +249,10 @@ class WechatPay:
 
 
 @asynccontextmanager
-async def serving() -> AsyncIterator[WechatPay]:
-    """The API on a free port of the loopback."""
+async def serving(door: socket.socket) -> AsyncIterator[WechatPay]:
+    """The API behind a listening socket."""
     one = WechatPay()
-    async with listening(one.app()) as url:
+    async with listening(one.app(), door) as url:
         one.url = url
         yield one
         one.released.set()
