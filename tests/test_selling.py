@@ -110,12 +110,15 @@ def test_unknown_parts(tmp_path: Path) -> None:
 
 
 def test_secrets_are_masked(tmp_path: Path) -> None:
-    """`show` prints no key of a gateway."""
+    """`show` prints no key of a gateway, and says where an amount's discount comes from."""
     config = loaded(tmp_path, {"easypay": EASYPAY, "wechat": WECHAT}).config
     shown = "\n".join(render(config, None))
     for secret in (EASYPAY["key"], fake.SEAL, WECHAT["private_key"].splitlines()[1]):
         assert secret not in shown
     assert "      key: '***'" in shown
+    found = loaded(tmp_path, {"redeem": True, "discounts": {100: 0.95}})
+    (line,) = [one for one in render(found.config, found.origins) if one.startswith("      100: 0.95")]
+    assert line.endswith("config.yaml:4")
     assert f"      id: '{EASYPAY['id']}'" in shown
 
 

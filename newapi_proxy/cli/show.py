@@ -62,7 +62,7 @@ def _united(kind: mi.Type, value: Any) -> Any:
 
 def _mapping(values: Mapping[str, Any], path: Path, indent: str, origins: Mapping[str, str] | None) -> Iterator[str]:
     for key, value in values.items():
-        yield from _entry(f"{indent}{_scalar(key)}:", value, (*path, key), indent + "  ", origins)
+        yield from _entry(f"{indent}{_scalar(key)}:", value, (*path, str(key)), indent + "  ", origins)
 
 
 def _entry(head: str, value: Any, path: Path, indent: str, origins: Mapping[str, str] | None) -> Iterator[str]:
