@@ -228,6 +228,28 @@ async def test_orders_that_are_not_made(daemon: Start) -> None:
         assert till.orders() == []
 
 
+ODD: tuple[bytes, ...] = (
+    b"null", b"1", b'"x"', b"[{}]", b"{}", b'{"amount": null}', b'{"amount": 1e400}', b'{"amount": NaN}',
+    b'{"amount": 99999999999999999999999}', b'{"amount": [10]}', b'{"amount": {"a": 1}}', b"\xff\xfe", b"{" * 5000,
+    b'{"amount": 10, "payment_method": "\\ud800"}', b'{"amount": 10, "payment_method": null}', b'{"key": "\\ud800"}',
+    b'{"key": ["x"]}', b'{"trade_no": "\\u0000"}', b'{"trade_no": "\\ud83d\\ude00"}', b'{"amount": 10, "amount": -5}',
+)  # fmt: skip
+
+
+async def test_odd_bodies(daemon: Start) -> None:
+    """Whatever a body holds, the answer is one JSON object, its status is below 500, and nothing is sold (T-47)."""
+    posts = ("/api/user/amount", "/api/user/pay", "/api/user/topup/complete")
+    async with shop(daemon) as (till, _):
+        for path in posts:
+            for body in ODD:
+                answer = await till.post(path, body, ROOT)
+                assert answer.status < 500, (path, body)
+                assert answer.tree.get("success", False) is False, (path, body)
+        for query in ("p=0", "p=-1", "p=9" * 50, "page_size=1e9", "keyword=%00", "keyword=%ff", "p=%D9%A1", "a&" * 99):
+            assert (await till.get(f"/api/user/topup/self?{query}")).tree["success"] is True, query
+        assert till.orders() == []
+
+
 async def test_raw_units(daemon: Start) -> None:
     """Where New API shows units, amounts are units: what is paid for is credited to the unit (T-17)."""
     async with shop(daemon) as (till, gateway):
