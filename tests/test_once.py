@@ -29,6 +29,7 @@ from newapi_proxy.surfaces.anthropic import COUNT, MESSAGES
 from newapi_proxy.surfaces.base import Surface
 from newapi_proxy.surfaces.openai_chat import CHAT
 from newapi_proxy.surfaces.speech import SPEECH
+from tests.fakes.clock import Clock
 from tests.fakes.ports import HANG, ListSink, Script
 from tests.fakes.stage import JSON, Stage, stage
 
@@ -287,6 +288,25 @@ async def test_too_large_to_keep(tmp_path: Path, streamed: bool) -> None:
         assert (again.status, error(again)["code"]) == (409, "idempotency_answer_too_large")
         assert "r1" in error(again)["message"]
         assert (play.calls, await play.states()) == (1, ["large"])
+
+
+async def test_one_token_does_not_fill_the_database(tmp_path: Path) -> None:
+    """What a token has had kept within the time that it is kept has an end; beyond it answers are charged and not kept,
+    until the first ones have gone. Another token has room of its own."""
+    how = Idempotency(max_kept=700, ttl=100)
+    tokens = tuple(Token(name=name, key=Secret(f"sk-{name}")) for name in ("one", "two"))
+    scripts = [whole("long " * 60) for _ in range(4)]  # of which two would be more than 700 bytes
+    clock = Clock()
+    async with playing(tmp_path, *scripts, idempotency=how, tokens=tokens, clock=clock) as play:
+        assert (await play.ask("a")).status == (await play.ask("b")).status == 200
+        assert (await play.ask("a")).headers["idempotent-replayed"] == "true"
+        assert error(await play.ask("b"))["code"] == "idempotency_answer_too_large"
+        await play.ask("b", token=1)
+        assert (await play.ask("b", token=1)).headers["idempotent-replayed"] == "true"
+        clock.pass_(100)
+        await play.ask("c")
+        assert (await play.ask("c")).headers["idempotent-replayed"] == "true"
+        assert (play.calls, len(await play.charged())) == (4, 4)
 
 
 def noise(size: int) -> list[bytes]:

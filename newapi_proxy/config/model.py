@@ -71,6 +71,7 @@ class Idempotency(Struct, frozen=True):
     enabled: Annotated[bool, doc("false: the header is not looked at")] = True
     ttl: Annotated[Duration, doc("how long an answer is kept")] = 86400.0
     max_answer: Annotated[Size, doc("a larger answer is not kept: its key gets 409 afterwards")] = 8 * 1024 * 1024
+    max_kept: Annotated[Size, doc("of one token's answers within ttl; what goes beyond is not kept either")] = 1024**3
 
 
 class Tasks(Struct, frozen=True):

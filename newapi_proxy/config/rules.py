@@ -300,6 +300,7 @@ def _durations(view: View) -> Iterator[Fault]:
         (("relay", "max_body"), config.relay.max_body),
         (("media", "fetch", "max_size"), fetch.max_size),
         (("idempotency", "max_answer"), config.idempotency.max_answer),
+        (("idempotency", "max_kept"), config.idempotency.max_kept),
     )
     for path, size in sizes:
         if size <= 0:

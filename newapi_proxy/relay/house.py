@@ -11,7 +11,7 @@ from newapi_proxy.ir.ask import Ask
 from newapi_proxy.ports import Client, Fetcher, Watched
 from newapi_proxy.relay.credentials import Credentials
 from newapi_proxy.relay.health import Health
-from newapi_proxy.relay.memory import Budget
+from newapi_proxy.relay.memory import Budget, Shelf
 from newapi_proxy.relay.plan import Turns
 from newapi_proxy.relay.record import Visit
 from newapi_proxy.relay.sockets import Dialer
@@ -27,12 +27,12 @@ class House:
     `boot` names this run of the process in the ledger; `watches` are those of the exchanges and submissions that run
     now. Until somebody gives it a `fetcher`, a provider that wants bytes gets none of what clients name by URL; without
     a `dialer` there are no sessions. `sessions` are told, by a call, that the process is about to end. `memory` is what
-    bodies and kept answers share.
+    bodies and kept answers share, `shelf` where the latter stand.
     """
 
     __slots__ = (
-        "boot", "client", "clock", "credentials", "db", "dialer", "fetcher", "health", "memory", "sessions", "snapshot",
-        "turns", "watches", "windows",
+        "boot", "client", "clock", "credentials", "db", "dialer", "fetcher", "health", "memory", "sessions", "shelf",
+        "snapshot", "turns", "watches", "windows",
     )  # fmt: skip
 
     def __init__(
@@ -52,6 +52,7 @@ class House:
         self.sessions: set[Callable[[], None]] = set()
         self.windows: Windows = Memory(clock.monotonic)
         self.memory = Budget()
+        self.shelf = Shelf(self.memory, clock.monotonic)
 
 
 class Given(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,7 +12,7 @@ from typing import Final
 
 from newapi_proxy.config.model import Idempotency
 from newapi_proxy.ports import Departure, Sink
-from newapi_proxy.relay.memory import Budget
+from newapi_proxy.relay.memory import Shelf
 from newapi_proxy.store.replies import Answer, Place
 from newapi_proxy.wire import tree
 
@@ -28,28 +28,28 @@ class Keeping:
     __slots__ = (
         "_headers",
         "_held",
+        "_how",
         "_memory",
-        "_most",
         "_owner",
         "_packer",
         "_pieces",
         "_place",
+        "_shelf",
         "_sink",
         "_size",
         "_status",
-        "_ttl",
         "settled",
     )
 
-    def __init__(self, sink: Sink, place: Place, owner: str, memory: Budget, how: Idempotency) -> None:
-        """An answer that is too large for `how`, or that `memory` has no room for, is not kept."""
+    def __init__(self, sink: Sink, place: Place, owner: str, shelf: Shelf, how: Idempotency) -> None:
+        """An answer that is too large for `how`, or that there is no room for, is not kept."""
         self._sink = sink
-        self._memory = memory
+        self._memory = shelf.memory
+        self._shelf = shelf
+        self._how = how
         self._held = 0
         self._place = place
         self._owner = owner
-        self._most = how.max_answer
-        self._ttl = int(how.ttl)
         self._status = OK
         self._headers: Headers = ()
         self._packer: zlib._Compress | None = None
@@ -119,6 +119,10 @@ class Keeping:
             self._pieces.clear()
         else:
             self._status, self._size = status, len(last)
+        if mute or self._size > self._how.max_answer:
+            body = None
+        if body is not None and not self._shelf.room(self._place.token_id, len(body), self._how):
+            body = None
         return Answer(
             place=self._place,
             owner=self._owner,
@@ -126,16 +130,17 @@ class Keeping:
             streamed=streamed,
             headers=tree.dumps([[name, value] for name, value in headers]),
             size=self._size,
-            body=None if mute or self._size > self._most else body,
-            expires=at + self._ttl,
+            body=body,
+            expires=at + int(self._how.ttl),
         )
 
     def _pack(self, data: bytes) -> None:
         self._size += len(data)
         if self._packer is None:
             return
-        packed = self._packer.compress(data) if self._size <= self._most else b""
-        if self._size > self._most or not self._lent(len(packed)):
+        fits = self._size <= self._how.max_answer
+        packed = self._packer.compress(data) if fits else b""
+        if not fits or not self._lent(len(packed)):
             self._packer = None
             self._pieces.clear()
             self.close()

@@ -1,10 +1,15 @@
-"""The memory, or the disk, that all requests take together: their bodies, and answers that are kept or told again."""
+"""The room that all requests share: for bodies, for answers that are kept or told again, and where those stand."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
+from newapi_proxy.config.model import Idempotency
+from newapi_proxy.store.windows import Window
+
 BUDGET: Final = 256 << 20  # bytes held at once; above, requests are turned away
+MOST_TOKENS: Final = 10_000  # that are remembered while they keep nothing
 
 
 class Budget:
@@ -26,3 +31,33 @@ class Budget:
     def back(self, size: int) -> None:
         """They are not held any more."""
         self.held -= size
+
+
+class Shelf:
+    """How many bytes each token has had kept within the time that they are kept: they stand in the database, which is
+    everybody's. Of one process; a restart begins anew."""
+
+    __slots__ = ("_monotonic", "_windows", "memory")
+
+    def __init__(self, memory: Budget, monotonic: Callable[[], float]) -> None:
+        """`memory`: where an answer lies before it stands there."""
+        self.memory = memory
+        self._monotonic = monotonic
+        self._windows: dict[int, Window] = {}
+
+    def room(self, token_id: int, size: int, how: Idempotency) -> bool:
+        """Whether so many bytes may be kept for the token; they are counted then."""
+        now, window = self._monotonic(), self._windows.get(token_id)
+        if window is None or window.seconds != how.ttl:
+            if len(self._windows) >= MOST_TOKENS:
+                self._windows = {id: one for id, one in self._windows.items() if one.entries and not _over(one, now)}
+            window = self._windows[token_id] = Window(how.ttl)
+        if window.wait(now, how.max_kept, size):
+            return False
+        window.add(now, size)
+        return True
+
+
+def _over(window: Window, now: float) -> bool:
+    window.forget(now)
+    return not window.entries

@@ -103,7 +103,7 @@ async def turn(
                 await sink.drain()
         return
     how = (visit.snapshot or house.snapshot).config.idempotency
-    keeping = Keeping(sink, place, visit.request_id, house.memory, how)
+    keeping = Keeping(sink, place, visit.request_id, house.shelf, how)
     try:
         yield keeping
     finally:
