@@ -23,10 +23,12 @@ from newapi_proxy.ports import Interrupt
 from newapi_proxy.relay.sockets import Refusal, Socket
 from newapi_proxy.relay.talk import RESPONSES
 from newapi_proxy.secret import Secret
-from tests.fakes.realtime import COST, MODEL, PRICE, Line, channel, heard, line, seen, send, until
+from tests.fakes.clock import Clock
+from tests.fakes.realtime import COST, MODEL, PRICE, USAGE, Line, channel, heard, line, seen, send, until
 
 PUT: Final = 1_000_000
 HELD: Final = 500  # units of a first hold at PRICE
+USED: Final = USAGE["total_tokens"]
 PLAIN: Final = {"Authorization": "Bearer sk-t"}
 
 
@@ -570,6 +572,28 @@ async def test_money_is_held_before_the_handshake(tmp_path: Path) -> None:
             await made.connect()
         assert (refused.value.status, looking.held) == (502, [HELD])
         assert [row["state"] for row in await made.settled()] == ["voided"]
+
+
+async def test_responses_count_against_tokens_per_minute(tmp_path: Path) -> None:
+    """Each response counts when it is done, for its key and its channel; one that the key has no room for is paid, and
+    the session's last. What was counted leaves with its own minute."""
+    clock = Clock()
+    token = Token(name="t", key=Secret("sk-t"), limits=Limits(tpm=4 * USED, concurrency=2))
+    async with line(tmp_path, {"limits": Limits(tpm=4 * USED - 1)}, tokens=(token,), clock=clock) as made:
+        async with made.connect() as socket:
+            for minutes, key, channel in ((0, 1, 1), (0.5, 2, 2), (0.4, 3, 3), (0.2, 3, 3), (0, 4, 3)):
+                clock.pass_(60 * minutes)
+                await respond(socket)
+                counts = {(one.scope, one.limit): one.count for one in made.house.windows.used()}
+                assert counts["token", "concurrency"] == 1
+                assert (counts["token", "tpm"], counts["channel", "tpm"]) == (key * USED, channel * USED)
+            await respond(socket)
+            assert (await until(socket, "error"))["error"]["code"] == "rate_limit_exceeded"
+            assert await heard(socket) == 1008
+        assert [row["charged"] for row in await made.settled()] == [COST] * 6
+        with pytest.raises(WSServerHandshakeError) as refused:
+            await made.connect()
+        assert refused.value.status == 429
 
 
 async def test_a_session_without_money_is_not_counted(tmp_path: Path) -> None:

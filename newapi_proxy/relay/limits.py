@@ -11,6 +11,8 @@ import math
 from collections.abc import Iterable
 from typing import Final
 
+import msgspec
+
 from newapi_proxy import metrics
 from newapi_proxy.billing.charge import hold_tokens
 from newapi_proxy.errors import ClientError, UpstreamFailure
@@ -25,19 +27,21 @@ _WHAT: Final = {
     "rpd": "requests per day",
     "tpm": "tokens per minute",
 }
+Ceilings = tuple[Ceiling, ...]
 _SUBJECT: Final = {"token": "This key", "group": "This key's group"}
 
 
 class Stay:
     """What one request has taken of all limits. Where a request meets none, it does nothing."""
 
-    __slots__ = ("_channel", "_counted", "_given", "_own", "_tokens", "_windows", "begun", "full")
+    __slots__ = ("_asked", "_channel", "_counted", "_given", "_own", "_tokens", "_windows", "begun", "full")
 
     def __init__(self, windows: Windows, given: Given) -> None:
         self._windows = windows
         self._given = given
         self._own: Grant | None = None
         self._channel: Grant | None = None
+        self._asked: Ceilings = ()  # what the channel's grant was taken under
         self._counted = False
         self._tokens: tuple[int, int] | None = None
         self.begun = False  # whether a channel was looked for
@@ -68,7 +72,7 @@ class Stay:
             _count(taken)
             self.full.append(taken)
             return taken
-        self._channel = taken
+        self._channel, self._asked = taken, wanted
         return None
 
     def _estimate(self, wanted: tuple[Ceiling, ...]) -> tuple[int, int]:
@@ -117,6 +121,22 @@ class Stay:
         if self._channel is not None:
             self._windows.correct(self._channel, usage.prompt + usage.completion)
 
+    async def spent(self, usage: Usage) -> ClientError | None:
+        """What one response of a session used, of which the first stands in place of the estimate and the others count
+        from now on; why there is no room for it, if the key or its group has none."""
+        if not self._counted:
+            self.used(usage)
+            return None
+        tokens = usage.prompt + usage.completion
+        for wanted in (_by_token(self._asked), _by_token(self._given.token.ceilings)):
+            taken = await self._windows.take(wanted, tokens, 0) if wanted else None
+            if isinstance(taken, Grant):
+                self._windows.release(taken)
+        if not isinstance(taken, Full):
+            return None
+        _count(taken)
+        return refused([taken], _SUBJECT[taken.ceiling.scope])
+
     def close(self) -> None:
         """The request is over. Of a channel that never said what it used, the estimate stays."""
         if self._channel is not None:
@@ -125,6 +145,15 @@ class Stay:
             if not self._counted:
                 self._windows.correct(self._own, 0)
             self._windows.release(self._own)
+
+
+def _by_token(ceilings: Ceilings) -> Ceilings:
+    """The ceilings as far as they are about tokens."""
+    return tuple(
+        msgspec.structs.replace(one, slots=None, rates=tuple(rate for rate in one.rates if rate.tokens))
+        for one in ceilings
+        if one.tokens
+    )
 
 
 def _count(full: Full) -> None:

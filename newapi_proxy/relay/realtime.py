@@ -109,9 +109,7 @@ async def _served(house: House, given: Given, dialing: Dialing, record: Record, 
         failed = error
         raise
     finally:
-        usage = await purse.close(failed)
-        if purse.count:
-            dialing.stay.used(usage)
+        await purse.close(failed)
 
 
 class Session:
@@ -126,7 +124,7 @@ class Session:
         self._prepared = reached.prepared
         self._meter: Meter = endpoint.session(given.ask, reached.prepared.target)
         self._client, self._upstream = client, reached.socket
-        self._watch = dialing.watch
+        self._watch, self._stay = dialing.watch, dialing.stay
         self._loop = asyncio.get_running_loop()
         self._over: asyncio.Future[None] = self._loop.create_future()
         self._ending: Ending | None = None
@@ -309,7 +307,10 @@ class Session:
         try:
             billed = await self._bill(answers, usage, basis)
             await self._purse.settle(Served(self._prepared, Heard()), billed)
+            full = await self._stay.spent(billed.usage)
             if not last:
+                if full is not None:
+                    return full
                 self._admitted()
                 await self._purse.hold(self._running())
         except ProxyError as error:
