@@ -257,7 +257,9 @@ class Daemon:
         return round(self._clock.monotonic() - self._began, 3)
 
     def _state(self) -> None:
-        """What an operator asks a process that seems stuck."""
+        """What an operator asks a process that seems stuck, or seems to grow."""
+        from tracemalloc import get_traced_memory  # of use to nobody else
+
         house = self._house
         log.logger().warning(
             "state",
@@ -277,6 +279,7 @@ class Daemon:
             max_rss_kib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
             threads=threading.active_count(),
             blocks=sys.getallocatedblocks(),
+            traced=get_traced_memory()[0],
         )
 
 

@@ -32,7 +32,7 @@ from tests.reliability import oracle
 MODEL: Final = "storm"
 CLIENT_KEYS: Final = {name: f"sk-canary-client-{name}-0123456789" for name in ("rich", "poor")}
 UPSTREAM_KEYS: Final = tuple(f"sk-canary-upstream-{name}-0123456789" for name in ("one", "two", "three"))
-START: Final = {"rich": 500_000_000, "poor": 30_000}
+START: Final = {"rich": 2_000_000_000, "poor": 30_000}
 UNITS: Final = (1, 2, 0)  # quota units per input token, per output token, per call
 MAX_ATTEMPTS: Final = 3
 MOST: Final = 10_000  # requests at a time
@@ -64,7 +64,7 @@ channels:
     headers: {{X-Conf: "{mark}"}}
     override: {{set: {{user: "{mark}"}}}}
 tokens:
-  - {{name: rich, key: {rich}, quota: {rich_quota}, budget: {{amount: $500, every: day}}}}
+  - {{name: rich, key: {rich}, quota: {rich_quota}, budget: {{amount: $2000, every: day}}}}
   - {{name: poor, key: {poor}, quota: {poor_quota}}}
 """
 
