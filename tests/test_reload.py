@@ -96,10 +96,8 @@ def use(snapshot: Snapshot) -> None:
         if token.budgets:
             snapshot.windows(token, 1_700_000_000)
     for model in ("m", "gpt-4o", "claude-9", "claude-9-thinking", "nobody"):
-        snapshot.serving("default", model, "openai", "chat")
-        snapshot.priced("default", model)
+        snapshot.lane("default", model, "openai", "chat")
         snapshot.prices.sold(model)
-        snapshot.group_ratio("default", model)
 
 
 async def test_a_snapshot_goes_with_its_last_user(running: Running) -> None:
