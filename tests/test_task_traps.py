@@ -784,6 +784,9 @@ async def test_what_is_refused_for_money_takes_nothing_of_limits(one: World, mj:
     for _ in range(3):
         assert (await one.post("/mj/submit/imagine", {"prompt": "x"}, key="poor")).tree["description"]
     assert one.house.windows.used() == []
+    follow = {"customId": "MJ::JOB::upsample::1::u", "taskId": "nobody's"}
+    assert "task_not_found" in (await one.post("/mj/submit/action", follow, key="poor")).tree["description"]
+    assert [used.name for used in one.house.windows.used()] == ["poor"]  # it was looked for
     assert (await one.post("/mj/submit/imagine", {"prompt": "x"}, key="ann")).tree["code"] == 1
     assert len(mj.submits) == 1
 

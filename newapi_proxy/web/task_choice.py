@@ -44,6 +44,7 @@ class Planned:
         self._full: list[Full] = []
         self._grants: list[Grant] = []  # of the attempts that began
         self._grant: Grant | None = None  # of the one that is to begin
+        self._looked = False
         self._made = 0
         self._since = 0.0
         self._trial = False
@@ -118,9 +119,9 @@ class Planned:
         ).add_done_callback(_noted)
 
     @property
-    def begun(self) -> bool:
-        """Whether anything was sent."""
-        return self._made > 0
+    def spared(self) -> bool:
+        """Whether a channel was looked for, and none was asked: for want of room, or of money."""
+        return self._looked and not self._made
 
     def close(self) -> None:
         """Gives the channels' slots back; a channel that was not asked after all has nothing counted."""
@@ -142,6 +143,7 @@ class Planned:
 
     async def _taken(self, found: Candidate) -> Full | None:
         """Takes what the candidate's limits ask for, or says what is full."""
+        self._looked = True
         ceilings = found.channel.ceilings[found.key] if found.channel.ceilings else ()
         taken = await self._house.windows.take(ceilings) if ceilings else None
         if isinstance(taken, Full):

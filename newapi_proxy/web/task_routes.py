@@ -211,8 +211,8 @@ async def _submit(
     finally:
         house.watches.discard(errand)
         choice.close()
-        if taken is not None:  # what was refused before anything was sent is not counted
-            (house.windows.release if choice.begun else house.windows.cancel)(taken)
+        if taken is not None:  # what nobody was asked for is not counted
+            (house.windows.cancel if choice.spared else house.windows.release)(taken)
     record.served(done.place.channel, form.model)
     record.quota, record.price_version = done.units, done.charge.price_version
     guest.answer(done.status, done.reply)
