@@ -323,6 +323,22 @@ def test_refused_media(medium: Media) -> None:
     assert (refused.value.param, refused.value.code) == ("messages.0.content.0", "unsupported_content")
 
 
+def test_a_history_that_opens_with_a_call() -> None:
+    """Upstream wants a turn of the user's before calls; words alone may open a conversation."""
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    calls = [{"role": "assistant", "tool_calls": [call]}, {"role": "tool", "tool_call_id": "c", "content": "x"}]
+    assert [one["role"] for one in posted("OC", {"model": "m", "messages": calls}).body["contents"]] == [
+        "user",
+        "model",
+        "user",
+    ]
+    words = [{"role": "assistant", "content": "Well?"}, HI]
+    assert [one["role"] for one in posted("OC", {"model": "m", "messages": words}).body["contents"]] == [
+        "model",
+        "user",
+    ]
+
+
 def test_what_is_fetched() -> None:
     """Public addresses are; Google's own places, clients of this format and broken addresses are not."""
     for url, wanted in (

@@ -288,6 +288,23 @@ def test_stateless_is_nothing_special() -> None:
     assert (read.own, dict(read.controls.steering), read.unknown) == ((), {}, ())
 
 
+def test_a_result_that_was_kept_from_its_call() -> None:
+    """Only this format takes a user's words between a call and its result: the result goes to its call."""
+    calls = [{"type": "function_call", "call_id": id_, "name": "f", "arguments": "{}"} for id_ in "ab"]
+    results = [{"type": "function_call_output", "call_id": id_, "output": id_} for id_ in "ab"]
+    words = {"role": "user", "content": "Hm"}
+    one = ask([words, *calls, words, *results, words])
+    assert [(turn.role, len(turn.parts)) for turn in one.turns] == [
+        ("user", 1),
+        ("assistant", 2),
+        ("tool", 1),
+        ("tool", 1),
+        ("user", 1),
+        ("user", 1),
+    ]
+    assert [turn.parts[0].id for turn in one.turns if isinstance(turn.parts[0], ToolResult)] == ["a", "b"]
+
+
 def test_tools_among_the_items() -> None:
     """Tools told later are tools of the request; what is told of a name last holds, and no turn is made of it."""
     later = {**FUNCTION, "description": "new"}

@@ -14,6 +14,53 @@ from newapi_proxy.wire import tree
 from newapi_proxy.wire.tree import Document
 from tests.fakes.rows import AM, HI, OC, ask, chunk, dialect, failure, got, sent, sse, whole
 
+CALLS = [{"type": "tool_use", "id": id_, "name": "f", "input": {}} for id_ in ("call_a", "call_b")]
+CUT = [  # what a client may make of one turn with two calls, since this format joins the pieces
+    *HI,
+    {"role": "assistant", "content": [{"type": "text", "text": "One"}, CALLS[0]]},
+    {"role": "assistant", "content": [{"type": "text", "text": " two."}, CALLS[1]]},
+    {"role": "user", "content": [{"type": "tool_result", "tool_use_id": one["id"], "content": "x"} for one in CALLS]},
+]
+
+
+@pytest.mark.parametrize("type_", ["openai", "groq", "mistral", "cohere"])
+def test_calls_of_a_turn_that_was_cut(type_: str) -> None:
+    """B.11: calls that wait for their results stand in one message, since the results must follow them at once."""
+    asked = ask(AM, messages=CUT, tools=[{"name": "f", "input_schema": {"type": "object"}}])
+    sent_ = sent(asked, type_, "command-a-03-2025" if type_ == "cohere" else "m").body
+    assert isinstance(sent_, dict)
+    _, said, *results = sent_["messages"]
+    content = said["content"]
+    told = content if isinstance(content, str) else "".join(part["text"] for part in content)
+    assert ("".join(told.split()), len(said["tool_calls"])) == ("Onetwo.", 2)
+    assert [one["tool_call_id"] for one in results] == [one["id"] for one in said["tool_calls"]]
+
+
+def test_a_system_turn_of_its_providers_blocks_alone() -> None:
+    """No message is made of what another provider cannot be told."""
+    adds = {"role": "system", "content": [{"type": "tool_addition", "tool": {"type": "tool_reference", "name": "f"}}]}
+    sent_ = sent(ask(AM, messages=[*HI, adds]), "openai").body
+    assert isinstance(sent_, dict)
+    assert sent_["messages"] == HI
+
+
+def test_no_system_message_behind_a_result_at_mistral() -> None:
+    """T-MIST: after a tool's message only the assistant or another tool may speak."""
+    call = {"id": "abcdefghi", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    said = [{"role": "assistant", "tool_calls": [call]}, {"role": "tool", "tool_call_id": "abcdefghi", "content": "x"}]
+    sent_ = sent(ask(OC, messages=[*HI, *said, {"role": "developer", "content": "Now."}]), "mistral").body
+    assert isinstance(sent_, dict)
+    assert [one["role"] for one in sent_["messages"]] == ["user", "assistant", "tool", "assistant", "system"]
+
+
+def test_mistral_is_told_a_refusal() -> None:
+    """T-CORE-028: what the model has refused is its words, where the format has no field for it."""
+    said = {"role": "assistant", "refusal": "No."}
+    sent_ = sent(ask(OC, messages=[*HI, said, *HI]), "mistral").body
+    assert isinstance(sent_, dict)
+    assert sent_["messages"] == [*HI, {"role": "assistant", "content": "No."}, *HI]
+
+
 BOTH = pytest.mark.parametrize("client", [OC, AM])
 USAGE = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
 PNG = "iVBORw0KGgo="

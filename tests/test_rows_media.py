@@ -152,10 +152,11 @@ async def test_streamed_pictures(tmp_path: Path) -> None:
     assert made.charged == 5 + 2 * 7
 
 
-async def test_edited_pictures(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["image", "image[]", "image[1]"])
+async def test_edited_pictures(tmp_path: Path, name: str) -> None:
     """Edits and variations send the client's form on, with upstream's name of the model."""
     for surface, path in ((EDITS, "edits"), (VARIATIONS, "variations")):
-        body = form("image[]", b"PNG", model="asked", prompt="more blue", n="2")
+        body = form(name, b"PNG", model="asked", prompt="more blue", n="2")
         made = await got(tmp_path, channel("openai", "m"), says(TWO), surface, body)
         assert made.url == f"https://h.example/v1/images/{path}"
         assert isinstance(made.sent, Upload)

@@ -10,7 +10,7 @@ import binascii
 from collections.abc import Sequence
 from typing import Any, Final
 
-from newapi_proxy.adapters._tools import as_object, short_id
+from newapi_proxy.adapters._tools import as_object, awaited, short_id
 from newapi_proxy.errors import Unsupported
 from newapi_proxy.ir.ask import (
     Ask,
@@ -52,7 +52,7 @@ class Draft:
 def messages(ask: Ask, draft: Draft) -> list[Tree]:
     """All messages, system ones in their places. Raises Unsupported with the path of what cannot be told."""
     out: list[Tree] = []
-    for turn in ask.turns:
+    for turn in awaited(ask.turns):
         draft.note(turn.parts)
         match turn.role:
             case "assistant":

@@ -86,6 +86,8 @@ class _Conversation:
             self._add(turn)
         entries = [one for one in self._entries if one.parts or one.results]
         contents = list(self._told(_joined(entries)))
+        if entries and entries[0].role == "model" and entries[0].calls:
+            contents.insert(0, _content("user", [{"text": FILLER}]))  # calls may not open a conversation
         return Spoken(system, contents or [_content("user", [{"text": FILLER}])], self._media)
 
     def _entry(self, role: str) -> _Entry:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final, Literal, assert_never
 
 from newapi_proxy.adapters._openai_draft import FILE_BELOW, IMAGE_BELOW, Draft
-from newapi_proxy.adapters._tools import named
+from newapi_proxy.adapters._tools import awaited, named
 from newapi_proxy.errors import Unsupported
 from newapi_proxy.ir.ask import (
     Ask,
@@ -160,11 +160,11 @@ class _Messages:
 
     def of(self, ask: Ask) -> list[Node]:
         """All messages of the ask."""
-        leading = ask.leading()
+        leading, turns = ask.leading(), awaited(ask.turns)
         if leading:
-            self._system(ask.turns[0].role, [part for turn in ask.turns[:leading] for part in turn.parts])
-        last_user = max((number for number, one in enumerate(ask.turns) if _speaks(one)), default=-1)
-        for number, turn in enumerate(ask.turns[leading:], leading):
+            self._system(turns[0].role, [part for turn in turns[:leading] for part in turn.parts])
+        last_user = max((number for number, one in enumerate(turns) if _speaks(one)), default=-1)
+        for number, turn in enumerate(turns[leading:], leading):
             if turn.role == "assistant":
                 self._assistant(turn, number > last_user)
             elif turn.role in ("system", "developer"):
@@ -177,6 +177,8 @@ class _Messages:
 
     def _system(self, role: str, parts: Sequence[Part]) -> None:
         texts = [part for part in parts if isinstance(part, Text)]
+        if not texts:
+            return  # its provider's own blocks were all that it held
         if self._cache_marks and any(part.cache for part in texts):
             self._out.append({"role": role, "content": [self._part(part) for part in texts]})
         else:

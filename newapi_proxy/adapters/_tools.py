@@ -10,11 +10,13 @@ import base64
 import hashlib
 import re
 import string
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import msgspec
+
 from newapi_proxy.errors import Unsupported
-from newapi_proxy.ir.ask import Tool
+from newapi_proxy.ir.ask import Tool, ToolCall, Turn
 from newapi_proxy.wire import tree
 
 RAW: Final = "__raw_arguments__"
@@ -54,6 +56,21 @@ def named(tool: Tool, provider: str) -> str:
             f"{tool.place}.name",
         )
     return tool.name
+
+
+def awaited(turns: Sequence[Turn]) -> list[Turn]:
+    """The turns; what the model says while calls of its own wait for their results is one turn with them.
+
+    Formats that join such turns themselves let clients cut them; the others refuse a call that no result follows.
+    """
+    out: list[Turn] = []
+    for turn in turns:
+        before = out[-1] if out and turn.role == "assistant" else None
+        if before is not None and before.role == turn.role and any(isinstance(one, ToolCall) for one in before.parts):
+            out[-1] = msgspec.structs.replace(before, parts=(*before.parts, *turn.parts), plain=False)
+        else:
+            out.append(turn)
+    return out
 
 
 def new_id(seed: str, prefix: str = "call_", length: int = 24) -> str:

@@ -31,6 +31,8 @@ def _shape(draft: Draft, ask: Ask, to: Target) -> None:
         content = message.get("content")
         if isinstance(content, list):
             message["content"] = [_part(part) for part in content]
+        elif content is None and message.get("role") == "assistant" and not message.get("tool_calls"):
+            message["content"] = message.get("refusal") or ""
         for name in ("refusal", "reasoning_content", "reasoning_details", "function_call"):
             message.pop(name, None)
     draft.body["messages"] = messages = _parted(messages)
@@ -75,10 +77,10 @@ def _part(part: Any) -> Any:
 
 
 def _parted(messages: list[Node]) -> list[Node]:
-    """A user's message may not follow a tool's: a word of the assistant goes between."""
+    """A user's or a system's message may not follow a tool's: a word of the assistant goes between."""
     out: list[Node] = []
     for message in messages:
-        if out and out[-1].get("role") == "tool" and message.get("role") == "user":
+        if out and out[-1].get("role") == "tool" and message.get("role") in ("user", "system"):
             out.append({"role": "assistant", "content": BETWEEN})
         out.append(message)
     return out

@@ -1,7 +1,7 @@
 """Input items of a Responses request into turns: messages, calls and their outputs, reasoning to be replayed.
 
 What a model said in one go (reasoning, a message, its calls) is one turn, however many items it is; nothing is
-reordered. Source: provider-translation A.4, B.11.
+reordered but a result that others' words keep from its call. Source: provider-translation A.4, B.11.
 """
 
 from __future__ import annotations
@@ -148,7 +148,20 @@ class Items:
             path=path,
         )
         self._flush()
-        self.turns.append(Turn(role="tool", parts=(result,), name=result.name, plain=result.plain, path=path))
+        told = Turn(role="tool", parts=(result,), name=result.name, plain=result.plain, path=path)
+        self.turns.insert(self._place(id_), told)
+
+    def _place(self, call: str) -> int:
+        """Where a result goes: last, or behind its call where the client has let the user speak between them."""
+        if self.turns and self.turns[-1].role in ("assistant", "tool"):
+            return len(self.turns)
+        for number in range(len(self.turns) - 1, -1, -1):
+            if any(isinstance(part, ToolCall) and part.id == call for part in self.turns[number].parts):
+                number += 1
+                while number < len(self.turns) and self.turns[number].role == "tool":
+                    number += 1
+                return number
+        return len(self.turns)
 
     def _say(self, part: Part, path: str) -> None:
         if not self._group:

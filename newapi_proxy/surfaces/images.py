@@ -6,6 +6,7 @@ here, as one document or as a stream's last event. Source: provider-translation 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Final, Literal
@@ -29,6 +30,7 @@ _UNNAMED: Final = "dall-e-2"  # the model of a request that names none
 _EVENTS: Final = {"generations": "image_generation.completed", "edits": "image_edit.completed"}
 
 Action = Literal["generations", "edits", "variations"]
+_PICTURE: Final = re.compile(r"image(\[\d*\])?")  # several: image[], or image[0] and image[1]
 
 
 def read(body: bytes, headers: Mapping[str, str], action: Action = "generations") -> Ask:
@@ -39,7 +41,7 @@ def read(body: bytes, headers: Mapping[str, str], action: Action = "generations"
 def form(form: Form, headers: Mapping[str, str], action: Action = "edits") -> Ask:
     """The request as a form, which holds the pictures. Raises ClientError with the path of the fault."""
     sent = {name: _plain(name, value) for name, value in form.fields.items()}
-    if not any(file.name.removesuffix("[]") == "image" for file in form.files) and action != "generations":
+    if not any(_PICTURE.fullmatch(file.name) for file in form.files) and action != "generations":
         raise bad("field image is required", "image")
     return _ask(sent, action, form.size, form)
 
