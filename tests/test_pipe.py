@@ -80,8 +80,11 @@ def legacy(text: str, kind: str = "text", pad: int = 0) -> bytes:
 
 def responses(text: str, kind: str = "text", pad: int = 0) -> bytes:
     """A responses stream's frame."""
-    place = {"sequence_number": 7 + pad, "item_id": "i", "output_index": 0, "content_index": 0}
-    return told({"type": OT + "delta", **place, "delta": text, "logprobs": [], "obfuscation": "x" * pad}, OT + "delta")
+    place, number = {"item_id": "i", "output_index": 0, "content_index": 0}, {"sequence_number": 7 + len(text)}
+    delta: dict[str, Any] = {"delta": text, "logprobs": [], "obfuscation": "x" * pad}
+    if kind == "other":  # as some servers order it
+        return told({"type": OT + "delta", **place, "delta": text, **number}, OT + "delta")
+    return told({"type": OT + "delta", **number, **place, **delta}, OT + "delta")
 
 
 CB, OT = "content_block_", "response.output_text."

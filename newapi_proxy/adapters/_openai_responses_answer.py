@@ -89,6 +89,13 @@ class Reader:
             return _ENDED
         return (Skipped("not a JSON object"),) if frame.data.strip() else ()
 
+    def repeats(self, event: Event) -> bool:
+        """See adapters.base.Repeating."""
+        return not self._over
+
+    def more(self, event: Event, text: str) -> None:
+        """See adapters.base.Repeating: the state knows that something was said, not what."""
+
     def told(self, node: Node, name: str = "") -> list[Event]:
         """The events of one of upstream's; `name` is the frame's event name."""
         kind = node.get("type")

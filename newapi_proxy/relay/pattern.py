@@ -2,7 +2,8 @@
 
 A frame that says the same as another but for one string is told the same but for that string, and changes nothing in
 a reader or passer that took the other. Providers pad their frames, so that sizes tell nothing of the text: what they
-pad with is nobody's, and may differ too; so may the numbers of the usage beside it, of which the last ones count.
+pad with is nobody's, and may differ too; so may the numbers of the usage beside it, of which the last ones count, and
+the number that a frame has in its stream.
 Knows bytes; what a repeated frame gives is the pipe's business.
 """
 
@@ -20,6 +21,7 @@ NEWLINE: Final = 10
 RETURN: Final = 13
 BACKSLASH: Final = ord("\\")
 _PADDED: Final = (b'"obfuscation":"', b'"p":"')
+_NUMBERED: Final = b'"sequence_number":'
 _DIGITS: Final = b"0123456789"
 _BLANKS: Final = (b"\n\n", b"\r\n\r\n")  # how a frame ends
 
@@ -48,44 +50,48 @@ def ends(data: bytes) -> bool:
 
 
 class Seen(NamedTuple):
-    """Bytes that repeat a pattern: how many there are, what they say (see wire.texts), what fills each gap, and the
-    usage that this is."""
+    """Bytes that repeat a pattern: how many there are, what they say (see wire.texts), what fills each gap, the usage
+    that this is, and where the last frame begins."""
 
     size: int
     said: str
     fills: Sequence[bytes] = ()
     counts: Sequence[Any] = ()
+    last: int = 0
+
+
+Pieces = tuple[bytes, ...]
+"""A frame's bytes but for what differs: up to its number (b"" for none), up to its text, behind that, and where there
+is a gap behind that; the blank line last."""
 
 
 class Pattern:
-    """What stands around the text of a frame, and around the gap behind it, which is padding or usage.
+    """What stands around the text of a frame, around its number where that stands before the text, and around the gap
+    behind the text, which is padding, usage or the number.
 
     `event` is what the frame said. `passed`: the same of the client's frame, where it is another. `counts`: whether
-    usage stands in the gap.
+    usage stands in the gap. `numbered`: whether the frames have numbers.
     """
 
     __slots__ = (
-        *("_after", "_before", "_between", "_end", "_fill", "_from", "_gap", "_pieces", "_quoted", "_text", "_to"),
-        *("counts", "event", "passed"),
+        *("_after", "_before", "_between", "_end", "_fill", "_from", "_gap", "_lead", "_pieces", "_text"),
+        *("_to", "counts", "event", "numbered", "passed"),
     )
 
-    def __init__(self, pieces: tuple[bytes, ...], event: Event, passed: tuple[bytes, ...] | None, fill: bytes) -> None:
-        """`pieces`: what stands before the text, behind it, and where there is a gap behind that; blank line last.
-
-        `fill`: the usage that stood in the gap, b"" for padding.
-        """
-        before, after = pieces[0], pieces[1]
+    def __init__(self, pieces: Pieces, event: Event, passed: Pieces | None, fill: bytes) -> None:
+        """`fill`: the usage that stood in the gap, b"" for anything else."""
+        self._lead, before, after, *rest = pieces
+        self.numbered = bool(self._lead) or after.endswith(_NUMBERED)
         self.event = event
         self.passed = passed
         self.counts = bool(fill)
         self._fill = fill and fill.translate(None, _DIGITS)
         self._pieces = pieces
         self._before, self._after, self._end = before, after, pieces[-1]
-        self._gap = len(pieces) == 3
+        self._gap = bool(rest)
         self._between = after + before
         self._from = size = len(before)
         self._to = -len(after)
-        self._quoted = slice(size - 1, 1 - len(after))
         self._text = itemgetter(slice(size, None))
 
     @classmethod
@@ -106,11 +112,11 @@ class Pattern:
         if pieces is None or event is None:
             return None
         told = None if passed is raw else _split(passed, text, key)
-        if told is None and passed is not raw:
+        if passed is not raw and (told is None or pieces[0]):
             return None
         fill = b""
-        if key and len(pieces) == 3:
-            fill = raw[len(pieces[0]) + len(text.encode()) + len(pieces[1]) : -len(pieces[2])]
+        if key and len(pieces) == 4:
+            fill = raw[len(pieces[1]) + len(text.encode()) + len(pieces[2]) : -len(pieces[3])]
         return cls(pieces, event, told, fill)
 
     def same(self, other: Pattern | None) -> bool:
@@ -122,26 +128,38 @@ class Pattern:
 
         None too where what fills the gap is needed.
         """
-        if not (data.startswith(self._before) and data.endswith(self._end)):
+        if self._lead:
+            start = self._begun(data, 0)
+        else:
+            start = self._from if data.startswith(self._before) else -1
+        if start < 0 or not data.endswith(self._end):
             return None
         if not self._gap:
-            quoted = data[self._quoted]
+            quoted = data[start - 1 : 1 + self._to]
         elif self.counts or self.passed is not None:
             return None
         else:
-            quoted = self._padded(data)
+            quoted = self._padded(data, start)
         return None if NEWLINE in quoted or texts.MARKED in quoted else tree.string(quoted)
 
-    def _padded(self, data: bytes) -> bytes:
+    def _begun(self, data: bytes, start: int) -> int:
+        """Where the text begins of the frame with a number before it that begins here; -1 where none does."""
+        if not data.startswith(self._lead, start):
+            return -1
+        number = start + len(self._lead)
+        at = data.find(self._before, number)
+        return at + self._from if at >= 0 and _number(data[number:at]) else -1
+
+    def _padded(self, data: bytes, at: int) -> bytes:
         """The text with its quotes, where the padding behind it is what it should be; b"" where not."""
-        middle, stop = data.find(self._after, self._from), len(data) - len(self._end)
+        middle, stop = data.find(self._after, at), len(data) - len(self._end)
         start = middle + len(self._after)
         right = middle >= 0 and start <= stop and self._fills(data[start:stop])
-        return data[self._from - 1 : middle + 1] if right else b""
+        return data[at - 1 : middle + 1] if right else b""
 
     def run(self, data: bytes) -> Seen | None:
         """The first bytes, where they are a run of such frames up to the last one: a fast stream's reads."""
-        if self._gap or not data.startswith(self._before):
+        if self._gap or self._lead or not data.startswith(self._before):
             return None
         frames = data.split(self._after)
         size = len(data) - len(frames.pop())
@@ -156,11 +174,11 @@ class Pattern:
         """The same frame by frame: the bytes before the first that is not of this pattern."""
         found: list[bytes] = []
         fills: list[bytes] = []
-        start = 0
-        before, after, end, ending = self._before, self._after, self._end, _ending(self._end)
-        while data.startswith(before, start):
-            at = start + self._from
-            stop = data.find(ending, at) + len(ending)
+        start = behind = 0
+        lead, before, after, end, ending = self._lead, self._before, self._after, self._end, _ending(self._end)
+        while data.startswith(lead or before, start):
+            at = self._begun(data, start) if lead else start + self._from
+            stop = data.find(ending, at) + len(ending) if at >= 0 else 0
             last = stop - len(end)
             if stop < len(ending) or not data.endswith(end, at, stop):
                 break
@@ -172,15 +190,17 @@ class Pattern:
                 fills.append(data[gap:last])
                 last = middle
             found.append(data[at:last])
-            start = stop
+            behind, start = start, stop
         words = texts.joined(found) if found else None
         told = tree.lenient(b"[" + b",".join(fills) + b"]") if self.counts else []
-        return None if words is None or type(told) is not list else Seen(start, words, fills, told)
+        return None if words is None or type(told) is not list else Seen(start, words, fills, told, behind)
 
     def _fills(self, fill: bytes) -> bool:
         """Whether it is what this pattern's gap takes: other numbers, blanks between tokens, or a string of letters."""
         if self.counts:
             return fill.translate(None, _DIGITS) == self._fill
+        if self._after.endswith(_NUMBERED):
+            return _number(fill)
         if self._end[:1] == b"}":
             return not fill.strip(b" ")
         return not fill or fill.isalnum()
@@ -188,29 +208,38 @@ class Pattern:
     def told(self, said: str, fills: Sequence[bytes]) -> bytes:
         """The client's frames for those, where it gets others than came."""
         assert self.passed is not None
-        head, tail = self.passed[0][:-1], self.passed[1][1:]
-        if len(self.passed) == 2:
-            return texts.told(said, head, tail)
+        _, head, tail, *end = self.passed
+        if not end:
+            return texts.told(said, head[:-1], tail[1:])
         filled = zip(said.split(texts.MARK), fills, strict=True)
-        return b"".join([texts.told(word, head, tail) + fill + self.passed[2] for word, fill in filled])
+        return b"".join([texts.told(word, head[:-1], tail[1:]) + fill + end[0] for word, fill in filled])
 
 
 def _ending(piece: bytes) -> bytes:
     return _BLANKS[1] if piece.endswith(_BLANKS[1]) else _BLANKS[0]
 
 
-def _split(raw: bytes, text: str, key: bytes | None) -> tuple[bytes, ...] | None:
-    """A frame cut at its text, and at the gap behind that where it has one; None where that cannot be.
+def _number(fill: bytes) -> bool:
+    return fill.isdigit() and (fill[:1] != b"0" or len(fill) == 1)
 
-    `key`: of the object that is a gap; None where there is none.
+
+def _split(raw: bytes, text: str, key: bytes | None) -> Pieces | None:
+    """A frame cut at its number, its text, and the gap behind that where it has one; None where that cannot be.
+
+    `key`: of the object that is a gap; None where there are no gaps and no number.
     """
     needle = b'"' + text.encode("utf-8", "replace") + b'"'
     if not text or BACKSLASH in needle or raw.count(needle) != 1 or not raw.endswith(_BLANKS):
         return None
     at = raw.index(needle)
     before, after = raw[: at + 1], raw[at + len(needle) - 1 :]
-    gap, stop = (-1, -1) if key is None else _gap(after, key)
-    return (before, after[:gap], after[stop:]) if gap >= 0 else (before, after)
+    if key is None:
+        return b"", before, after
+    lead, number, rest = before.partition(_NUMBERED)
+    rest = rest.lstrip(_DIGITS)
+    lead, before = (lead + number, rest) if number and rest else (b"", before)
+    gap, stop = _gap(after, key)
+    return (lead, before, after[:gap], after[stop:]) if gap >= 0 else (lead, before, after)
 
 
 def _gap(after: bytes, key: bytes) -> tuple[int, int]:
@@ -227,6 +256,9 @@ def _gap(after: bytes, key: bytes) -> tuple[int, int]:
         stop = after.find(b'"', start)
         if start >= len(name) and stop >= 0:
             return start, stop
+    start = after.find(_NUMBERED) + len(_NUMBERED)
+    if start >= len(_NUMBERED):
+        return start, len(after) - len(after[start:].lstrip(_DIGITS))
     body = after[: -len(_ending(after))]
     if body.endswith(b" }"):
         return len(body[:-1].rstrip(b" ")), len(body) - 1

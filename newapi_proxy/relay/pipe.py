@@ -341,6 +341,7 @@ class Verbatim:
         self._meters = cast(Metering, self._reader) if _is(type(self._reader), Metering) else None
         self._usage_key = b"" if self._meters is None else self._meters.usage_key()
         self._skimmer = Skimmer(self._decoder, self.heard)
+        self._last = b""  # a numbered frame that was not read
 
     def feed(self, data: bytes) -> bytes:
         """See Pipe."""
@@ -354,6 +355,7 @@ class Verbatim:
 
     def read(self, frames: Sequence[Frame]) -> bytes:
         """See Skimmed."""
+        self._catch_up()
         out: list[bytes] = []
         heard = self.heard
         events: list[Event] = []
@@ -378,7 +380,15 @@ class Verbatim:
         """See Skimmed."""
         if seen is not None and seen.counts and self._meters is not None:
             self.heard.usage = self._meters.count(seen.counts) or self.heard.usage
+        if pattern.numbered:
+            self._last = data if seen is None else data[seen.last :]
         return data if pattern.passed is None else pattern.told(said, () if seen is None else seen.fills)
+
+    def _catch_up(self) -> None:
+        """Shows the passer the last of the numbered frames that were not read: what it goes on from."""
+        last, self._last = self._last, b""
+        if last:
+            self._passer.frame(sse.Decoder().feed(last)[0], ())
 
     def drain(self) -> bytes:
         """See Pipe."""
@@ -402,10 +412,12 @@ class Verbatim:
 
     def close(self, usage: Usage) -> bytes:
         """See Pipe."""
+        self._catch_up()
         return self._passer.close(usage)
 
     def fail(self, error: ProxyError, request_id: str) -> bytes:
         """See Pipe."""
+        self._catch_up()
         return self._passer.fail(error, request_id)
 
 
