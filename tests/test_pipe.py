@@ -17,12 +17,14 @@ from newapi_proxy.ir.events import TextDelta
 from newapi_proxy.ir.usage import NOTHING
 from newapi_proxy.relay.pattern import Pattern
 from newapi_proxy.relay.pipe import Translated, Verbatim, pipe
+from newapi_proxy.relay.tagged import Tagged
 from newapi_proxy.surfaces import SURFACES
 from newapi_proxy.surfaces.base import PATH, QUERY, Face
 
 FACE = Face(model="m", id="r", created=1)
 RENAMED = msgspec.structs.replace(FACE, model="asked", rename=True)
-PIECES = st.text(alphabet=st.sampled_from('ab "\\\n\r{}:é😀,\x7fdata'), min_size=0, max_size=6)
+ODD = st.text(alphabet=st.sampled_from('ab "\\\n\r{}:é😀,\x7fdata'), min_size=0, max_size=6)
+PIECES = st.sampled_from((" sea", " tides", " of", "é", " ships")) | ODD
 Frames = Callable[[str, str, int], bytes]
 
 
@@ -166,13 +168,13 @@ ASKED: dict[str, tuple[str, dict[str, Any], dict[str, str]]] = {
 PAIRS = [(provider, client) for provider in PROVIDERS for client in ASKED]
 
 
-def stage(provider: str, client: str, face: Face = FACE) -> Verbatim | Translated:
-    """A pipe between the two."""
+def stage(provider: str, client: str, face: Face = FACE, *, tags: bool = False) -> Verbatim | Translated:
+    """A pipe between the two; `tags`: for a provider that tells its thinking as tagged text."""
     route, body, headers = ASKED[client]
     surface, (adapter, name, *_) = SURFACES[route], PROVIDERS[provider]
     ask = surface.read(orjson.dumps({"model": "m", "stream": True, **body}), headers)
     dialect = next(one for one in ADAPTERS[adapter].chat if one.dialect == name)
-    made = pipe(surface, dialect, ask, face)
+    made = pipe(surface, Tagged(dialect) if tags else dialect, ask, face)
     assert isinstance(made, Verbatim | Translated)
     return made
 
@@ -200,6 +202,21 @@ def test_skipping_what_repeats_changes_nothing(provider: str, client: str, face:
     assert quick.heard.usage == slow.heard.usage
     assert quick.drain() == slow.drain()
     assert quick.close(NOTHING) == slow.close(NOTHING)
+
+
+@pytest.mark.parametrize("client", ASKED)
+@pytest.mark.parametrize("cut", [1, 7, 1 << 20])
+def test_a_span_of_thinking_is_told_apart_from_the_text_behind_it(client: str, cut: int) -> None:
+    """With think tags only what stands behind them goes the short way."""
+    words = ["<thi", "nk>", "a", "b", "c", "d</think>", "\n", "e", "f", "g</think>", "<think>", "h"]
+    stream = OPENAI_START + b"".join(openai(word) for word in words) + OPENAI_END
+    slow, quick = stage("openai", client, tags=True), stage("openai", client, tags=True)
+    slow._skimmer.curious = False
+    assert b"".join(slow.feed(stream[n : n + cut]) for n in range(0, len(stream), cut)) == b"".join(
+        quick.feed(frame + b"\n\n") for frame in stream.split(b"\n\n") if frame
+    )
+    assert slow.close(NOTHING) == quick.close(NOTHING)
+    assert slow.heard.tally.size == quick.heard.tally.size == len("abcd") + len("efg</think><think>h")
 
 
 @pytest.mark.parametrize("side", ["openai", "anthropic", "gemini", "gemini crlf", "completions"])

@@ -99,6 +99,11 @@ class Split:
             yield from self.close()
         yield event
 
+    def behind(self, choice: int) -> bool:
+        """Whether all text that follows is told as it comes."""
+        span = self._spans.get(choice)
+        return span is not None and span.place == "behind" and not span.fresh
+
     def close(self) -> Iterator[Event]:
         """What still waits at the end of a stream without a finish."""
         for choice in list(self._spans):

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from newapi_proxy.adapters.base import Decoder, Dialect, Headers, Outgoing, Reader, Target
+from newapi_proxy.adapters.base import Decoder, Dialect, Headers, Outgoing, Reader, Repeating, Target
 from newapi_proxy.errors import UpstreamFailure
 from newapi_proxy.ir.ask import Ask
-from newapi_proxy.ir.events import Event
+from newapi_proxy.ir.events import Event, TextDelta
 from newapi_proxy.ir.thinking import Split
 from newapi_proxy.wire.sse import Frame
 from newapi_proxy.wire.tree import Document
@@ -60,10 +60,20 @@ class SplitReader:
         self._inner = inner
         self._split = Split()
 
-    def read(self, frame: Frame) -> Iterator[Event]:
+    def read(self, frame: Frame) -> list[Event]:
         """The frame's events, split."""
-        for event in self._inner.read(frame):
-            yield from self._split.feed(event)
+        return [one for event in self._inner.read(frame) for one in self._split.feed(event)]
+
+    def repeats(self, event: Event) -> bool:
+        """See adapters.base.Repeating: text behind the span is the inner reader's own."""
+        inner = self._inner
+        told = isinstance(event, TextDelta) and self._split.behind(event.choice)
+        return told and isinstance(inner, Repeating) and inner.repeats(event)
+
+    def more(self, event: Event, text: str) -> None:
+        """See adapters.base.Repeating."""
+        if isinstance(self._inner, Repeating):
+            self._inner.more(event, text)
 
     def close(self) -> Iterator[Event]:
         """What is still missing, and what waits for the rest of a tag."""
