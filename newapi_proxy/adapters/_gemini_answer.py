@@ -396,7 +396,12 @@ def _arguments(args: Any) -> str:
 
 
 def _text(strand: _Strand, text: str, signature: str, *, thought: bool) -> Iterator[Event]:
-    """Words or thoughts, and the signature that belongs to them: of a thought its own, of text a payload behind it."""
+    """Words or thoughts, and the signature that belongs to them: of a thought its own, of text a payload behind it.
+
+    Nothing at all begins no block.
+    """
+    if not text and not signature:
+        return
     if thought:
         block = strand.at("thought")
         if text:
