@@ -112,7 +112,8 @@ def _relay(surface: Surface) -> Action:
             boundary = multipart.boundary(arrival.headers.get(hdrs.CONTENT_TYPE, "")) if forms else None
             data: bytes | multipart.Form
             if boundary is None:
-                data = received_at_once(call, share) or await received(call, share)
+                came = received_at_once(call, share)
+                data = came if came is not None else await received(call, share)
             else:
                 spool = Spool(body.Share(edge.disk, share.limit))
                 data = await _form(call, spool, boundary)
