@@ -17,7 +17,7 @@ from typing import Any, Final, cast
 
 from aiohttp import web
 from aiohttp.http_parser import RawRequestMessage
-from aiohttp.streams import StreamReader
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import ERROR, RequestPayloadError
 from multidict import CIMultiDictProxy
 
@@ -86,6 +86,8 @@ class Arrival:
 
     def body(self) -> bytes | None:
         """The body, where all of it came at once and no larger than the parser's buffer; None: it must be read."""
+        if self.payload is EMPTY_PAYLOAD:  # which has no buffer
+            return b""
         pieces = self.payload._buffer
         return pieces[0] if len(pieces) == 1 and self.payload.is_eof() and len(pieces[0]) <= SMALL else None
 
