@@ -15,6 +15,8 @@ from typing import Any, Final, NamedTuple
 
 from newapi_proxy.ir.events import CallDelta, Event, Metered, ReasoningDelta, TextDelta
 from newapi_proxy.wire import texts, tree
+from newapi_proxy.wire.texts import MARKED
+from newapi_proxy.wire.tree import string
 
 TEXTS: Final = frozenset({TextDelta, ReasoningDelta, CallDelta})
 NEWLINE: Final = 10
@@ -70,12 +72,13 @@ class Pattern:
     behind the text, which is padding, usage or the number.
 
     `event` is what the frame said. `passed`: the same of the client's frame, where it is another. `counts`: whether
-    usage stands in the gap. `numbered`: whether the frames have numbers.
+    usage stands in the gap. `numbered`: whether the frames have numbers. `silent`: such frames are passed as they are
+    and leave nothing to be noted but their text.
     """
 
     __slots__ = (
-        *("_after", "_before", "_between", "_end", "_fill", "_from", "_gap", "_lead", "_pieces", "_text"),
-        *("_to", "counts", "event", "numbered", "passed"),
+        *("_after", "_before", "_between", "_end", "_fill", "_from", "_gap", "_lead", "_pieces", "_plain"),
+        *("_quoted", "_text", "_to", "counts", "event", "numbered", "passed", "silent"),
     )
 
     def __init__(self, pieces: Pieces, event: Event, passed: Pieces | None, fill: bytes) -> None:
@@ -89,9 +92,12 @@ class Pattern:
         self._pieces = pieces
         self._before, self._after, self._end = before, after, pieces[-1]
         self._gap = bool(rest)
+        self._plain = not (rest or self._lead)
+        self.silent = passed is None and not self.numbered
         self._between = after + before
         self._from = size = len(before)
         self._to = -len(after)
+        self._quoted = slice(size - 1, 1 - len(after))
         self._text = itemgetter(slice(size, None))
 
     @classmethod
@@ -128,19 +134,25 @@ class Pattern:
 
         None too where what fills the gap is needed.
         """
+        if not self._plain:
+            quoted = self._spaced(data)
+        elif data.startswith(self._before) and data.endswith(self._after):
+            quoted = data[self._quoted]
+        else:
+            return None
+        return None if NEWLINE in quoted or MARKED in quoted else string(quoted)
+
+    def _spaced(self, data: bytes) -> bytes:
+        """The text of such a frame with its quotes, b"" where it is none, for a pattern of more than one piece."""
         if self._lead:
             start = self._begun(data, 0)
         else:
             start = self._from if data.startswith(self._before) else -1
         if start < 0 or not data.endswith(self._end):
-            return None
+            return b""
         if not self._gap:
-            quoted = data[start - 1 : 1 + self._to]
-        elif self.counts or self.passed is not None:
-            return None
-        else:
-            quoted = self._padded(data, start)
-        return None if NEWLINE in quoted or texts.MARKED in quoted else tree.string(quoted)
+            return data[start - 1 : 1 + self._to]
+        return b"" if self.counts or self.passed is not None else self._padded(data, start)
 
     def _begun(self, data: bytes, start: int) -> int:
         """Where the text begins of the frame with a number before it that begins here; -1 where none does."""

@@ -27,7 +27,7 @@ from newapi_proxy.ir.events import (
 from newapi_proxy.ir.usage import Usage
 from newapi_proxy.relay.pattern import TEXTS, Pattern, Seen, blank, ends, like
 from newapi_proxy.surfaces.base import Continuing, Face, Steady, Surface
-from newapi_proxy.wire import sse, texts
+from newapi_proxy.wire import sse, texts, tree
 from newapi_proxy.wire.sse import Frame
 from newapi_proxy.wire.tree import Document
 
@@ -89,12 +89,16 @@ class Heard:
 
     def said(self, text: str) -> None:
         """Listens to a piece of text."""
+        self.more(text)
+        self.committed = True
+        self._row = 0
+
+    def more(self, text: str) -> None:
+        """The same where the event before was text too."""
         self._fresh.append(text)
         self._room -= len(text) + 1
         if self._room < 0:
             self._tell()
-        self.committed = True
-        self._row = 0
 
     @property
     def tally(self) -> Tally:
@@ -258,8 +262,13 @@ class Translated:
         if pattern is None or said is None:
             return self._skimmer.feed(data, self)
         self._skimmer.tries = 0
-        self.heard.said(said)
-        return self.repeated(pattern, said, data)
+        self.heard.more(said)
+        around, event = self._around, pattern.event
+        if not said or around is None or self._repeats is None or self._continues is None:
+            return self.repeated(pattern, said, data)
+        self._repeats.more(event, said)
+        self._continues.more(event, said)
+        return around[0] + tree.encode(said) + around[1]
 
     def read(self, frames: Sequence[Frame]) -> bytes:
         """See Skimmed."""
@@ -350,8 +359,8 @@ class Verbatim:
         if pattern is None or said is None:
             return self._skimmer.feed(data, self)
         self._skimmer.tries = 0
-        self.heard.said(said)
-        return self.repeated(pattern, said, data)
+        self.heard.more(said)
+        return data if pattern.silent else self.repeated(pattern, said, data)
 
     def read(self, frames: Sequence[Frame]) -> bytes:
         """See Skimmed."""
