@@ -113,7 +113,7 @@ def prepare(
         raise Unsupported(f"{channel.adapter.name} cannot be given {path}, and the channel is strict.", path)
     face = Face(
         model=ask.model,
-        id=given.id,
+        id=given.visit.request_id,
         created=given.at,
         rename=(model != ask.model or channel.adapter.aliases) and not ask.unnamed,
         thinking_to_content=channel.options.thinking_to_content,

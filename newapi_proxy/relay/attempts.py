@@ -141,7 +141,14 @@ class Attempts:
     def _carries(self, candidate: Candidate) -> bool:
         """Whether the ask may have to be another one for this provider."""
         ask = self._given.ask
-        return ask.kind == "embeddings" or (candidate.channel.adapter.by_bytes is not None and bool(by_url(ask)))
+        if ask.kind == "embeddings":
+            return True
+        if candidate.channel.adapter.by_bytes is None:
+            return False
+        for turn in ask.turns:
+            if not turn.plain:
+                return bool(by_url(ask))
+        return False
 
     async def _carried(self, candidate: Candidate) -> Ask:
         """The ask, with bytes for the media that this provider does not fetch itself, texts for tokens that it does not

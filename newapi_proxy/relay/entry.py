@@ -71,7 +71,7 @@ def settlement(given: Given, hold: ledger.Hold, served: Served, billed: Bill, re
             token_id=hold.account.token_id,
             group=token.group,
             ip=given.visit.client_ip,
-            request_id=given.id,
+            request_id=hold.request_id,
             other=f'{{{shared.facts},"frt":{first},"cache_tokens":{billed.usage.cache_read}}}',
         ),
     )

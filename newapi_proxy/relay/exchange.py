@@ -251,7 +251,7 @@ def _unpriced(model: str) -> ClientError:
 def holding(house: House, given: Given, amount: int) -> ledger.Hold:
     """The hold of that amount for the request."""
     return ledger.Hold(
-        request_id=given.id,
+        request_id=given.visit.request_id,
         account=given.token.account,
         amount=amount,
         at=given.at,

@@ -31,6 +31,7 @@ OnCommit = Callable[[float, int], None]
 PENDING: Final = 20_000  # writes that may wait; above, the database is too slow to promise anything
 KEPT: Final = 100_000  # failed writes that must be done and are kept to be tried again
 AGAIN: Final = 1.0  # seconds between two tries
+TURNS: Final = 2  # of the loop, in which a group waits for more under load
 
 
 class Database:
@@ -135,11 +136,14 @@ class Database:
         if not self._scheduled:
             self._scheduled = True
             # What else this turn of the loop writes comes along, and where requests follow each other closely what the
-            # next turn does, too: a group costs its pages, not its rows. One alone waits for nobody.
-            self._loop.call_soon(self._gather if self._last > 1 else self._send)
+            # next turns do, too: a group costs its pages, not its rows. One alone waits for nobody.
+            self._gather(TURNS if self._last > 1 else 0)
 
-    def _gather(self) -> None:
-        self._loop.call_soon(self._send)
+    def _gather(self, turns: int) -> None:
+        if turns:
+            self._loop.call_soon(self._gather, turns - 1)
+        else:
+            self._loop.call_soon(self._send)
 
     async def read(self, fn: Callable[[Connection], R]) -> R:
         """Runs a query beside the writer; it sees what is committed. Raises OurError, or what `fn` raises."""

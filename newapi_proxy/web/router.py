@@ -92,6 +92,7 @@ def _forms(path: str) -> Iterable[str]:
             yield "/v1beta" + plain
 
 
+@lru_cache(maxsize=256)
 def split(target: str) -> tuple[str, str]:
     """Path and query of a request target in origin or absolute form; the path is safe to print."""
     if not target.startswith("/"):
