@@ -125,7 +125,11 @@ def _text(status: int) -> str:
 
 def request(route: str, status: int, end: str, seconds: float, ttft: float | None) -> None:
     """A finished request. `route` is the route's pattern, never the path that was asked for."""
-    _add(_requests, (route, _text(status), end), 1)
+    labels = (route, _text(status), end)
+    if labels in _requests:
+        _requests[labels] += 1
+    else:
+        _add(_requests, labels, 1)
     _seconds.observe(seconds)
     if ttft is not None:
         _ttft.observe(ttft)

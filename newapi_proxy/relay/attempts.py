@@ -92,7 +92,8 @@ class Attempts:
                 continue
             try:
                 ask = await self._carried(candidate) if self._carries(candidate) else given.ask
-                prepared = prepare(candidate, ask, given, self._held(candidate))
+                granted = "" if candidate.channel.adapter.credential is None else self._held(candidate)
+                prepared = prepare(candidate, ask, given, granted)
             except Unsupported as error:
                 failure = failure or error
                 self.stay.unsent()
@@ -207,7 +208,8 @@ class Attempts:
         ask, relay = self._given.ask, self._given.snapshot.config.relay
         streamed = ask.stream and not ask.handed  # a picture may take minutes to begin
         first = (channel.first_token_timeout or relay.first_token_timeout) if streamed else None
-        self._release()
+        if self._incoming is not None:
+            self._release()
         self._prepared, self._pipe = prepared, None
         if prepared.outgoing.dropped:
             log.logger().info(

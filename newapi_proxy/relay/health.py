@@ -112,6 +112,8 @@ class Health:
 
     def began(self, channel: Channel) -> bool:
         """An attempt begins; whether it is a half-open channel's trial. Only a trial decides about the pause."""
+        if not self._breakers:
+            return False
         breaker = self._of(channel)
         if breaker is None or not breaker.until or breaker.trial or not channel.auto_disable:
             return False
@@ -129,7 +131,7 @@ class Health:
             if at in self._dead:
                 self._dead.discard(at)
                 self._woke(channel, at[1])
-        breaker = self._of(channel)
+        breaker = self._of(channel) if self._breakers else None
         if breaker is None:
             return
         if trial:

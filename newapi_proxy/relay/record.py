@@ -145,8 +145,8 @@ class Record:
                 method=visit.method,
                 path=visit.path,
                 status=self.status,
-                duration_ms=_milliseconds(seconds),
-                ttft_ms=None if self.ttft is None else _milliseconds(self.ttft),
+                duration_ms=int(seconds * 100_000 + 0.5) / 100,  # `round` to places takes four times as long
+                ttft_ms=None if self.ttft is None else int(self.ttft * 100_000 + 0.5) / 100,
                 client_ip=visit.client_ip,
                 token=token.name if token else None,
                 group=token.group if token else None,
@@ -170,11 +170,6 @@ class Record:
         if self.channel is not None:
             metrics.tokens(self.label, usage)
             metrics.quota(self.label, self.channel, self.quota)
-
-
-def _milliseconds(seconds: float) -> float:
-    """To the hundredth; `round` to places takes four times as long."""
-    return int(seconds * 100_000 + 0.5) / 100
 
 
 def line(usage: Usage) -> dict[str, int | str]:

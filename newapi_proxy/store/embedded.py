@@ -60,6 +60,10 @@ class Embedded:
         here = await run(None, hasty.connect) if hasty is not None else None
         return cls(sqlite.Writer(conn), here, await sqlite.Readers.open(path), lock, boot)
 
+    @property
+    def instant(self) -> bool:
+        return self._here is not None
+
     def living(self, conn: Connection) -> tuple[str, ...]:
         return (self.boot,)
 

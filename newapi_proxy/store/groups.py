@@ -96,6 +96,11 @@ class Engine(Protocol):
         """Whether other processes may write to the same database."""
         ...
 
+    @property
+    def instant(self) -> bool:
+        """Whether a group that is sent now is written when `send` returns, as far as can be foreseen."""
+        ...
+
     def living(self, conn: Connection) -> Living:
         """The names of the processes that answer for their holds, this one among them; in a writing transaction."""
         ...

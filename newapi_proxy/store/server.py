@@ -53,6 +53,7 @@ class Server:
         "_source", "_task", "_url", "_wanted", "_writer", "boot",
     )  # fmt: skip
     shared: Final = True
+    instant: Final = False
 
     def __init__(self, url: URL, boot: str) -> None:
         self.boot = boot

@@ -86,7 +86,9 @@ def object_in(node: Node, name: str, path: str = "") -> Node | None:
 
 def model_in(sent: Node) -> str:
     """The name of the model that is asked for."""
-    model = text_in(sent, "model")
+    model = sent.get("model")
+    if type(model) is not str:
+        model = text_in(sent, "model")
     if not model:
         raise bad("model is required", "model")
     if len(model) > LONGEST_MODEL:

@@ -85,7 +85,7 @@ def read(body: bytes, path_model: str = "") -> Ask:
     messages = sent.get("messages")
     if not messages:
         raise bad("field messages is required", "messages")
-    stream = flag_in(sent, "stream") or False
+    stream = (flag_in(sent, "stream") or False) if "stream" in sent else False
     if sent.keys() <= _USUAL:  # no tool, no format, no steering: nothing else can be wrong
         return Ask(
             dialect=DIALECT,
@@ -93,7 +93,7 @@ def read(body: bytes, path_model: str = "") -> Ask:
             tree=sent,
             size=len(body),
             stream=stream,
-            usage_wanted=usage_wanted(sent),
+            usage_wanted="stream_options" in sent and usage_wanted(sent),
             turns=_openai_parts.turns(list_of(messages, "messages")),
             controls=Controls(
                 max_tokens=_max_tokens(sent),

@@ -125,15 +125,16 @@ class Reading:
                 self.fault = "the head is too large"
                 break
             for message, _ in messages:
-                self._take(message)
+                if 200 <= message.code <= 599:
+                    self.head = message
+                    self._frame(message)
+                else:
+                    self._pass(message.code)
         return data
 
-    def _take(self, message: RawResponseMessage) -> None:
-        code = message.code
-        if 200 <= code <= 599:
-            self.head = message
-            self._frame(message)
-        elif code in _INTERIM:
+    def _pass(self, code: int) -> None:
+        """A head that is not the answer's."""
+        if code in _INTERIM:
             self._interim += 1
             if self._interim > MAX_INTERIM:
                 self.fault = "too many 1xx responses"

@@ -237,7 +237,7 @@ class Inlet(web.RequestHandler):
         sound = isinstance(message, RawRequestMessage)
         arrival = Arrival(message if sound else ERROR, payload, self)
         self._request_in_progress = True
-        self._current_request = cast("Any", arrival)
+        self._current_request = arrival  # type: ignore[assignment]
         try:
             try:
                 sent = await self._server.handler(arrival) if sound else self._refused(arrival, message.status)
