@@ -38,8 +38,8 @@ class Database:
     """Opened once per process by `open`; all methods belong to the loop's thread."""
 
     __slots__ = (
-        "_again", "_bound", "_closed", "_ended", "_engine", "_failing", "_idle", "_kept", "_last", "_loop", "_moment",
-        "_on_commit", "_pending", "_scheduled",
+        "_again", "_bound", "_closed", "_ended", "_engine", "_failing", "_idle", "_kept", "_last", "_loop",
+        "_on_commit", "_pending", "_scheduled", "_sent",
     )  # fmt: skip
 
     def __init__(self, engine: groups.Engine, on_commit: OnCommit | None) -> None:
@@ -50,7 +50,7 @@ class Database:
         self._bound = PENDING  # how many may wait; none while the engine cannot write
         self._scheduled = False  # a group is with the engine, or about to go there
         self._last = 0  # items in the last group
-        self._moment = 0  # the loop's millisecond in which a write was last sent off at once
+        self._sent = False  # whether a write was sent off at once in this turn of the loop
         self._kept: list[Waiting] = []  # must be written, and could not be: to be tried again
         self._again: asyncio.TimerHandle | None = None
         self._closed = False
@@ -136,14 +136,17 @@ class Database:
         if self._scheduled:
             return
         self._scheduled = True
-        moment = int(self._loop.time() * 1000)
-        if self._last <= 1 and moment != self._moment and self._engine.instant:
-            self._moment = moment
+        if self._last <= 1 and not self._sent and self._engine.instant:
+            self._sent = True
+            self._loop.call_soon(self._turned)
             self._send()  # one alone waits for nobody, not even for the loop
         else:
             # What else this turn of the loop writes comes along, and where requests follow each other closely what the
             # next turns do, too: a group costs its pages, not its rows.
             self._gather(TURNS if self._last > 1 else 0)
+
+    def _turned(self) -> None:
+        self._sent = False
 
     def _gather(self, turns: int) -> None:
         if turns:

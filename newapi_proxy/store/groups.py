@@ -191,7 +191,8 @@ def told(conn: Connection, parts: Sequence[Part]) -> None:
 def begin(conn: Connection) -> None:
     """Begins where the engine does not by itself. Raises the driver's errors."""
     if conn.dialect.name == "sqlite":  # takes the write lock now: a later upgrade from a read lock cannot wait
-        conn.connection.cursor().execute("BEGIN IMMEDIATE")
+        raw: Any = conn.connection.dbapi_connection
+        raw.execute("BEGIN IMMEDIATE")
 
 
 def commit(conn: Connection) -> None:

@@ -61,22 +61,24 @@ class Rows:
             return 0
         if self._fit is not None and conn.dialect.name != "sqlite":
             rows = [self._fit(row, conn.dialect) for row in rows]
-        cursor = conn.connection.cursor()
+        embedded = conn.dialect.name == "sqlite"
+        cursor: Any = conn.connection.dbapi_connection if embedded else conn.connection.cursor()
         try:
             while done < total:
                 size = 1 << min(_MOST_BITS, (total - done).bit_length() - 1)
                 text, order = self._text(conn.dialect, size)
                 flat = rows[0] if total == 1 else list(chain.from_iterable(rows[done : done + size]))
                 values = flat if order is None else order(flat)
-                if conn.dialect.name == "sqlite":
+                if embedded:
                     # "many" of one: `execute` lets go of the interpreter once more, to ask for a row's id
-                    cursor.executemany(text, (values,))
+                    count += cursor.executemany(text, (values,)).rowcount
                 else:
                     cursor.execute(text, values)
-                count += cursor.rowcount
+                    count += cursor.rowcount
                 done += size
         finally:
-            cursor.close()
+            if not embedded:
+                cursor.close()
         return count
 
     def _text(self, dialect: Dialect, size: int) -> tuple[str, Order | None]:
