@@ -489,6 +489,36 @@ async def test_one_request_sees_one_configuration() -> None:
     assert place.edge.budget.held == 0
 
 
+@pytest.mark.parametrize(
+    ("framing", "sent", "code"),
+    [
+        ("", "", "invalid_json"),
+        ("Content-Length: 0\n", "", "invalid_json"),
+        ("Transfer-Encoding: chunked\n", "0\n\n", "invalid_json"),
+        ("Transfer-Encoding: chunked\n", "2\n{}\n0\n\n", "invalid_text_request"),
+        ("Transfer-Encoding: chunked\n", "1\n{\n1\n}\n0\n\n", "invalid_text_request"),
+        ("Content-Length: 2\n", "{}", "invalid_text_request"),
+    ],
+)
+async def test_a_body_is_read_however_it_comes(framing: str, sent: str, code: str) -> None:
+    """No body, an empty one, one piece or several, with the head or after it: the client's fault, in its format."""
+    chat = relay_routes._relay(SURFACES["/v1/chat/completions"])
+    token = Token(name="demo", account=Account(1, 1, token_limited=False, user_limited=False), group="default")
+    async with serving({"/a": lambda call: chat(place.edge, call)}) as place:
+        view = Snapshot(Config(), (), {sha256(b"demo").digest(): token}, None)  # type: ignore[arg-type]
+        place.edge.house.snapshot = view
+        for together in (True, False):
+            peer = await place.peer()
+            head = f"POST /a HTTP/1.1\nHost: x\nAuthorization: Bearer sk-demo\n{framing}\n"
+            peer.send(head + sent if together else head)
+            if not together:
+                peer.send(sent)
+            status, _, told = await peer.answer()
+            assert (status, orjson.loads(told)["error"]["code"]) == (400, code)
+    assert metrics.bugs() == 0
+    assert place.edge.budget.held == 0
+
+
 async def test_a_body_that_broke_off_is_not_waited_for(capfd: pytest.CaptureFixture[str]) -> None:
     """After the answer to a body that came too slowly the connection ends, without a word in the log."""
 
