@@ -115,8 +115,11 @@ class Tally:
         """Nothing was delivered."""
         return not (self._seen or self._calls)
 
-    def tokens(self, model: str, *, plain: bool = False) -> int:
-        """The answer's tokens so far; `plain` as in `prompt`. Raises OurError when a tokenizer's table is unusable."""
+    def tokens(self, model: str, *, plain: bool = False, ended: bool = True) -> int:
+        """The answer's tokens so far; `plain` as in `prompt`. Raises OurError when a tokenizer's table is unusable.
+
+        An answer that has not `ended` is what was delivered of it: what a model puts around a whole one is not due.
+        """
         words = "".join(self._kept)
         counted = text(words, model) if words else 0
         if self._seen > self._limit:
@@ -124,7 +127,7 @@ class Tally:
         family = families.family(model)
         arguments = words.count('":', self._before) if self._calls and family.argument else 0  # about: some are nested
         around = family.around(self._calls, plain=plain) + family.argument * arguments
-        return counted + (0 if self.empty else family.answer) + around
+        return counted + (family.answer if ended and not self.empty else 0) + around
 
 
 def _media(turn: Turn) -> Iterable[Media]:

@@ -165,12 +165,12 @@ async def bill(given: Given, served: Served, end: policy.End, prices: Sequence[P
     if basis == "upstream" and usage is not None:
         usage = clamped(usage)
         if usage.source == "mixed":  # upstream told one side only (a prompt that it had in its cache, for one)
-            usage = await _completed(given, served, usage)
+            usage = await _completed(given, served, usage, ended=end == "ok")
         # no tokenizer makes tokens of 16 bytes from real text: then upstream's last word is older than the delivery
         if end != "ok" and heard.tally.size > usage.completion * 16:
-            usage = policy.topped(usage, await _delivered(served))
+            usage = policy.topped(usage, await _delivered(served, ended=False))
     else:
-        usage = await _counted(given, served)
+        usage = await _counted(given, served, ended=end == "ok")
     if given.ask.pieces is not None and usage.pieces is None:
         usage = msgspec.structs.replace(usage, pieces=given.ask.pieces)
     calls = given.ask.calls if usage.calls is None else usage.calls
@@ -181,30 +181,30 @@ async def bill(given: Given, served: Served, end: policy.End, prices: Sequence[P
     return max(bills, key=lambda one: one.charge.units)
 
 
-async def _completed(given: Given, served: Served, usage: Usage) -> Usage:
+async def _completed(given: Given, served: Served, usage: Usage, *, ended: bool) -> Usage:
     """The side that upstream left out counted here, so that it is not free."""
     if usage.prompt and usage.completion:
         return usage
-    counted = await _counted(given, served)
+    counted = await _counted(given, served, ended=ended)
     return msgspec.structs.replace(
         usage, prompt=usage.prompt or counted.prompt, completion=usage.completion or counted.completion
     )
 
 
-async def _counted(given: Given, served: Served) -> Usage:
+async def _counted(given: Given, served: Served, *, ended: bool) -> Usage:
     """Usage counted here, because upstream gave none that can be believed: a chat as it was sent."""
     ask = served.prepared.ask if given.ask.kind == "chat" else given.ask  # of other kinds it may be a part only
     model, media = served.upstream_model, given.snapshot.config.media
     images = media.count_image_tokens and (ask.stream or media.count_image_tokens_not_stream)
     plain = _plain(served)
     prompt = await off_loop(ask.size, lambda: count.prompt(ask, model, count_images=images, plain=plain), model)
-    return Usage(prompt=prompt, completion=await _delivered(served), source="counted")
+    return Usage(prompt=prompt, completion=await _delivered(served, ended=ended), source="counted")
 
 
-async def _delivered(served: Served) -> int:
+async def _delivered(served: Served, *, ended: bool) -> int:
     """Tokens of what has come of the answer, counted here."""
     tally, model, plain = served.tally, served.upstream_model, _plain(served)
-    return await off_loop(tally.size, lambda: tally.tokens(model, plain=plain), model)
+    return await off_loop(tally.size, lambda: tally.tokens(model, plain=plain, ended=ended), model)
 
 
 def _plain(served: Served) -> bool:

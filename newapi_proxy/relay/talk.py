@@ -101,7 +101,7 @@ class Talk:
 async def counted(said: Tally, sound: int, answers: Sequence[Answer], model: str) -> Usage:
     """The usage of these responses to what was said, as it is reckoned here."""
     size = said.size + sum(one.text.size for one in answers)
-    entry = await off_loop(size, lambda: said.tokens(model), model)
+    entry = await off_loop(size, lambda: said.tokens(model, ended=False), model)
     out = await off_loop(size, lambda: sum(one.text.tokens(model) for one in answers), model)
     heard, spoken = sound // IN_MS, sum(one.sound for one in answers) // OUT_MS
     return Usage(prompt=entry + heard, audio_in=heard, completion=out + spoken, audio_out=spoken, source="counted")
