@@ -457,6 +457,28 @@ def test_groq_001_reasoning(client: str, stream: bool) -> None:
     assert (answer.text, answer.thought) == ("x", "t")
 
 
+def test_groq_is_told_what_it_knows() -> None:
+    """Fields that its servers refuse are left out of the model's messages, among them those of our own answers."""
+    call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    said = {"role": "assistant", "content": None, "reasoning": "Hm", "tool_calls": [call]}
+    result = {"role": "tool", "tool_call_id": "a", "content": "x"}
+    more = {
+        "reasoning_content": "Hm",
+        "reasoning_details": [{"type": "reasoning.text"}],
+        "refusal": None,
+        "annotations": [],
+    }
+    odd = {**said, **more, "tool_calls": [{**call, "index": 0, "extra_content": {"google": {}}}]}
+    out = sent(ask(OC, messages=[*HI, odd, result]), "groq")
+    assert isinstance(out.body, dict)
+    assert out.body["messages"] == [*HI, said, result]
+    assert out.dropped == ("messages.1.reasoning_content", "messages.1.reasoning_details")
+    same = ask(OC, messages=[*HI, said, result])
+    kept = sent(same, "groq").body
+    assert isinstance(kept, dict)
+    assert kept["messages"] is same.tree["messages"]
+
+
 @BOTH
 def test_groq_003_008_usage(client: str) -> None:
     """T-GROQ-003, T-GROQ-008: usage in x_groq alone is read, told twice it is counted once."""

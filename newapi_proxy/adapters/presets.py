@@ -25,6 +25,8 @@ _SEEING: Final = re.compile(r"vl|vision|ocr|janus", re.I)
 _XAI_REASONING: Final = re.compile(r"grok-(3-mini|4|code|[5-9])", re.I)
 _XAI_EFFORT: Final = re.compile(r"grok-(3-mini|4[.-]5|[5-9])", re.I)
 _XAI_ALWAYS: Final = re.compile(r"grok-4[.-]5", re.I)
+_GROQ_SAID: Final = frozenset({"role", "content", "name", "reasoning", "tool_calls", "function_call"})
+_GROQ_CALL: Final = frozenset({"id", "type", "function"})
 _ROUTED: Final = re.compile(r"anthropic/claude-|openai/gpt-[5-9]")
 _XAI_IMAGES: Final = ("image/jpeg", "image/jpg", "image/png", None)
 _OTHER_IMAGE: Final = re.compile(r"\.(webp|gif|bmp|svg|tiff?)(\?|$)", re.I)
@@ -73,6 +75,23 @@ def _xai(draft: Draft, ask: Ask, to: Target) -> None:
     for part in media(ask):
         if part.kind == "image" and (part.media_type not in _XAI_IMAGES or _OTHER_IMAGE.search(part.url or "")):
             raise Unsupported("Images must be JPEG or PNG here.", part.path, "unsupported_content")
+
+
+def _groq(draft: Draft, ask: Ask, to: Target) -> None:
+    """Its servers refuse what they do not know in a message of the model's: thinking under our name, notes, seals."""
+    for number, one in enumerate(draft.body.get("messages") or ()):
+        if one.get("role") != "assistant":
+            continue
+        calls = one.get("tool_calls")
+        odd = [name for name in one if name not in _GROQ_SAID]
+        if not odd and not (type(calls) is list and any(not _GROQ_CALL.issuperset(call) for call in calls)):
+            continue
+        message = draft.messages()[number]
+        for name in odd:
+            if message.pop(name):
+                draft.dropped.append(f"messages.{number}.{name}")
+        if type(calls) is list:
+            message["tool_calls"] = [{name: call[name] for name in call if name in _GROQ_CALL} for call in calls]
 
 
 def _xai_named(model: str) -> Named | None:
@@ -139,7 +158,8 @@ GROQ: Final = compatible(
     "groq",
     base_url="https://api.groq.com/openai",
     chat=OpenAIChat(
-        quirks=Quirks(drops=("logit_bias",), refuses=("n", "logprobs", "top_logprobs"), developer=False, top_k=False)
+        quirks=Quirks(drops=("logit_bias",), refuses=("n", "logprobs", "top_logprobs"), developer=False, top_k=False),
+        shape=_groq,
     ),
 )
 """Refuses what its servers cannot count: several answers, log probabilities."""
