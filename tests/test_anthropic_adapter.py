@@ -942,12 +942,14 @@ def test_promises_that_cannot_be_kept(more: dict[str, Any], param: str) -> None:
 def test_web_search() -> None:
     """B.1: web_search_options become the server tool; the context's size is dropped."""
     options = {"search_context_size": "low", "user_location": {"type": "approximate", "approximate": {"city": "Bern"}}}
+    options |= {"filters": {"allowed_domains": ["a.example"], "blocked_domains": []}}  # a wish of Responses clients
     out = oc([HI], web_search_options=options)
     assert out.body["tools"] == [
         {
             "type": "web_search_20250305",
             "name": "web_search",
             "user_location": {"type": "approximate", "city": "Bern"},
+            "allowed_domains": ["a.example"],
         }
     ]
     assert out.dropped == ("web_search_options.search_context_size",)

@@ -289,6 +289,16 @@ def test_ids_of_a_conversation_that_moves_on(client: str, type_: str, id_: str, 
     assert bare or len(call["id"]) <= 40
 
 
+def test_a_search_of_another_format() -> None:
+    """What this format's search cannot be told is said to be left out."""
+    search = {"search_context_size": "low", "filters": {"allowed_domains": ["a.example"]}}
+    turn = Turn(role="user", parts=(Text(text="x"),))
+    out = request("perplexity", stranger(turn, controls=Controls(steering={"web_search_options": search})))
+    assert isinstance(out.body, dict)
+    assert out.body["web_search_options"] == {"search_context_size": "low"}
+    assert out.dropped == ("web_search_options.filters",)
+
+
 def test_media_of_another_format() -> None:
     """Documents are files or text, sounds have a format; what has no place is refused with its path."""
 

@@ -201,6 +201,9 @@ def _web_search(options: Tree, draft: Draft) -> Tree:
     if isinstance(location, dict):
         place = location.get("approximate")
         value["user_location"] = {"type": "approximate", **(place if isinstance(place, dict) else location)}
+    filters = options.get("filters")
+    if isinstance(filters, dict):
+        value |= {name: filters[name] for name in ("allowed_domains", "blocked_domains") if filters.get(name)}
     if options.get("search_context_size") is not None:
         draft.dropped.append("web_search_options.search_context_size")
     return value

@@ -137,6 +137,7 @@ class OpenAIChat(msgspec.Struct, frozen=True, kw_only=True):
             draft = build(ask, to.model, quirks.replay, quirks.cache_marks)
             if "web_search_options" in draft.body and not quirks.searches(to.model):
                 raise Unsupported("This provider has no web search.", "tools")
+            _unfiltered(draft)
             if not quirks.top_k:
                 draft.drop("top_k")
             _place_thinking(draft, ask, quirks, to.model)
@@ -202,6 +203,14 @@ def _fit(draft: Draft, quirks: Quirks, to: Target) -> None:
         emulate_schema(draft)
     if quirks.this_turn:
         drop_old_reasoning(draft)
+
+
+def _unfiltered(draft: Draft) -> None:
+    """A search of this format has no filters; those of another are told as left out."""
+    search = draft.body.get("web_search_options")
+    if search and "filters" in search:
+        draft.body["web_search_options"] = {name: search[name] for name in search if name != "filters"}
+        draft.dropped.append("web_search_options.filters")
 
 
 def _place_thinking(draft: Draft, ask: Ask, quirks: Quirks, model: str) -> None:

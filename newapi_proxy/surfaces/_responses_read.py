@@ -181,7 +181,9 @@ def _latest(tools: tuple[Tool, ...], more: tuple[Tool, ...]) -> tuple[Tool, ...]
 
 def _search(node: Node) -> Node:
     """A web search as its wishes: the one hosted tool that other formats have an equal for (B.11)."""
-    wishes = {name: node[name] for name in ("search_context_size", "user_location") if node.get(name) is not None}
+    wishes = {
+        name: node[name] for name in ("search_context_size", "user_location", "filters") if node.get(name) is not None
+    }
     location = wishes.get("user_location")
     if type(location) is dict and "approximate" not in location:
         place = {name: one for name, one in location.items() if name != "type" and one is not None}
