@@ -210,7 +210,7 @@ class EventReader:
     def count(self, told: Sequence[Any]) -> Usage | None:
         """See adapters.base.Metering: the last that can be believed."""
         for one in reversed(told):
-            usage = self._meter.take(one)
+            usage = self._meter.again(one)
             if usage is not None:
                 return usage
         return None

@@ -56,6 +56,13 @@ class Meter:
             self._detail(told)
         return self._usage()
 
+    def again(self, told: Tree) -> Usage | None:
+        """The same for a report that differs from the last one in its numbers alone, none of them below zero."""
+        if not told.keys() <= _PLAIN or max(told.values()) > MOST:
+            return self.take(told)
+        self._counts = {**self._counts, **told}
+        return self._usage()
+
     def quick(self, told: Counts | None) -> Usage | None:
         """The same for a report that is known to be of believable counts."""
         if told is None:

@@ -48,7 +48,9 @@ def blank(data: bytes) -> bytes:
 
 def ends(data: bytes) -> bool:
     """Whether a frame may end in these bytes."""
-    return data.find(b"\n\n") >= 0 or (RETURN in data and any(data.find(end) >= 0 for end in (b"\n\r", b"\r\r")))
+    if data.endswith(_BLANKS) or data.find(b"\n\n") >= 0:
+        return True
+    return RETURN in data and (data.find(b"\n\r") >= 0 or data.find(b"\r\r") >= 0)
 
 
 class Seen(NamedTuple):
@@ -140,7 +142,7 @@ class Pattern:
             quoted = data[self._quoted]
         else:
             return None
-        return None if NEWLINE in quoted or MARKED in quoted else string(quoted)
+        return None if not quoted or NEWLINE in quoted or MARKED in quoted else string(quoted)
 
     def _spaced(self, data: bytes) -> bytes:
         """The text of such a frame with its quotes, b"" where it is none, for a pattern of more than one piece."""
