@@ -6,8 +6,7 @@ Pure but for the connection it is given; knows no engine's way to begin, and not
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
 from sqlalchemy import Connection, Select
@@ -29,10 +28,10 @@ class Part:
 
     __slots__ = ("error", "fn", "items", "passing", "results", "waiting")
 
-    def __init__(self, fn: Function[Any, Any]) -> None:
+    def __init__(self, fn: Function[Any, Any], waiting: Iterable[Waiting] = ()) -> None:
         self.fn = fn
-        self.items: list[Any] = []
-        self.waiting: list[Waiting] = []
+        self.waiting = list(waiting)
+        self.items = [entry[1] for entry in self.waiting]
         self.results: Sequence[Any] = ()
         self.error: Exception | None = None
         self.passing = False  # whether the same items may be written later (a lock, a full disk)
@@ -41,13 +40,19 @@ class Part:
         """Calls the function; what it raises is its own items' error and undoes only what it did."""
         self.error = None
         try:
-            with savepoint(conn) if nested else nullcontext():
-                self.results = self.fn(conn, self.items)
-                assert len(self.results) == len(self.items)
+            if nested:
+                with savepoint(conn):
+                    self._call(conn)
+            else:
+                self._call(conn)
         except Exception as error:  # handed to the callers who wait for it
             if _lost(conn):
                 raise
             self.error = error
+
+    def _call(self, conn: Connection) -> None:
+        self.results = self.fn(conn, self.items)
+        assert len(self.results) == len(self.items)
 
     def resolve(self) -> None:
         """Tells those who wait; on the loop."""
@@ -128,6 +133,8 @@ def parts_of(group: Sequence[Waiting]) -> list[Part]:
     Items that name the same `request_id` stay in their order (a hold that was given up is voided after it is made);
     items that name none stay in theirs, between what came before and after.
     """
+    if len(group) == 1:
+        return [Part(group[0][0], group)]
     parts: list[Part] = []
     last: dict[Any, int] = {}
     seen: dict[str, int] = {}

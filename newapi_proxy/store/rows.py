@@ -56,30 +56,36 @@ class Rows:
 
     def run(self, conn: Connection, rows: Params) -> int:
         """Sends the rows; how many were inserted or matched. Raises the driver's own errors."""
-        done, count, total = 0, 0, len(rows)
-        if not total:
+        if not rows:
             return 0
-        if self._fit is not None and conn.dialect.name != "sqlite":
-            rows = [self._fit(row, conn.dialect) for row in rows]
-        embedded = conn.dialect.name == "sqlite"
-        cursor: Any = conn.connection.dbapi_connection if embedded else conn.connection.cursor()
+        dialect, raw = conn.dialect, conn.connection
+        if dialect.name == "sqlite":
+            # "many" of one: `execute` lets go of the interpreter once more, to ask for a row's id
+            many: Any = raw.dbapi_connection.executemany  # type: ignore[union-attr]
+            if len(rows) == 1:
+                text, order = self._text(dialect, 1)
+                return int(many(text, (rows[0] if order is None else order(rows[0]),)).rowcount)
+            return sum([many(text, (values,)).rowcount for text, values in self._statements(dialect, rows)])
+        if self._fit is not None:
+            rows = [self._fit(row, dialect) for row in rows]
+        cursor, count = raw.cursor(), 0
         try:
-            while done < total:
-                size = 1 << min(_MOST_BITS, (total - done).bit_length() - 1)
-                text, order = self._text(conn.dialect, size)
-                flat = rows[0] if total == 1 else list(chain.from_iterable(rows[done : done + size]))
-                values = flat if order is None else order(flat)
-                if embedded:
-                    # "many" of one: `execute` lets go of the interpreter once more, to ask for a row's id
-                    count += cursor.executemany(text, (values,)).rowcount
-                else:
-                    cursor.execute(text, values)
-                    count += cursor.rowcount
-                done += size
+            for text, values in self._statements(dialect, rows):
+                cursor.execute(text, values)
+                count += cursor.rowcount
         finally:
-            if not embedded:
-                cursor.close()
+            cursor.close()
         return count
+
+    def _statements(self, dialect: Dialect, rows: Params) -> Iterator[tuple[str, Sequence[Any]]]:
+        """The rows in statements of as many as there is a text for."""
+        done, total = 0, len(rows)
+        while done < total:
+            size = 1 << min(_MOST_BITS, (total - done).bit_length() - 1)
+            text, order = self._text(dialect, size)
+            flat = list(chain.from_iterable(rows[done : done + size]))
+            yield text, flat if order is None else order(flat)
+            done += size
 
     def _text(self, dialect: Dialect, size: int) -> tuple[str, Order | None]:
         known = self._texts.get((dialect.name, size))
