@@ -93,6 +93,7 @@ _requests: Final = _numbers["newapi_requests_total"]
 _tokens: Final = _numbers["newapi_tokens_total"]
 _quota: Final = _numbers["newapi_quota_total"]
 _attempts: Final = _numbers["newapi_attempts_total"]
+_inflight: Final = _numbers["newapi_inflight"]
 _seconds: Final = _histograms["newapi_request_seconds"]
 _ttft: Final = _histograms["newapi_ttft_seconds"]
 
@@ -142,9 +143,8 @@ def rejected(reason: str) -> None:
 
 def inflight(change: int = 0) -> int:
     """One request more (1) or less (-1); how many are being served now."""
-    numbers = _numbers["newapi_inflight"]
-    numbers[()] += change
-    return int(numbers[()])
+    running = _inflight[()] = _inflight[()] + change
+    return int(running)
 
 
 def tokens(model: str, usage: Mapping[str, Any]) -> None:

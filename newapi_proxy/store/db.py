@@ -228,7 +228,9 @@ class Database:
 
     def written(self, parts: Sequence[Part], since: float) -> None:
         """Tells those who wait, and sends the next group: for the engine."""
-        self._keep(parts)
+        broken = [part for part in parts if part.error is not None]
+        if broken:
+            self._keep(broken)
         for part in parts:
             part.resolve()
         if self._pending:
@@ -240,7 +242,8 @@ class Database:
                 self._idle = None
         if self._on_commit is not None:
             self._on_commit(perf_counter() - since, len(self._pending))
-        self._note(next((part.error for part in parts if isinstance(part.error, OurError)), None))
+        if broken or self._failing or self._kept:
+            self._note(next((part.error for part in broken if isinstance(part.error, OurError)), None))
 
     def _note(self, error: OurError | None) -> None:
         """One line when the ledger fails, one when it works again."""
