@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection
 
-from newapi_proxy.billing import audit, budgets, ledger
+from newapi_proxy.billing import audit, budgets, ledger, records
 from newapi_proxy.billing.budgets import Every, Window, window
 from newapi_proxy.config.model import Budget, Channel, Price, Token
 from newapi_proxy.relay.house import House
@@ -110,7 +110,7 @@ def test_no_charge_goes_beyond_a_budget(conn: Connection) -> None:
     assert answers == [None, "month"]
     assert ledger.void(conn, [money.void("e", one, 30, (later, month))]) == [True]
     assert budgets.everything(conn) == {(1, "day", 0): 35, (1, "day", 10): 0, (1, "month", 0): 35}
-    found = ledger.explain(conn, "a")
+    found = records.explain(conn, "a")
     assert found is not None
     assert (found.charged, found.shortfall) == (30, 70)
     assert audit.check(conn) == []
