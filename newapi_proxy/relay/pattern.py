@@ -243,7 +243,8 @@ def _split(raw: bytes, text: str, key: bytes | None) -> Pieces | None:
     `key`: of the object that is a gap; None where there are no gaps and no number.
     """
     needle = b'"' + text.encode("utf-8", "replace") + b'"'
-    if not text or BACKSLASH in needle or raw.count(needle) != 1 or not raw.endswith(_BLANKS):
+    # an escape could hide the text elsewhere, and what looks like it be something else
+    if not text or BACKSLASH in raw or raw.count(needle) != 1 or not raw.endswith(_BLANKS):
         return None
     at = raw.index(needle)
     before, after = raw[: at + 1], raw[at + len(needle) - 1 :]
