@@ -100,7 +100,7 @@ async def test_tokens_per_minute(tmp_path: Path) -> None:
         assert (await one.ask(**ASK | {"max_tokens": 20})).status == 429  # 180 are used, this one may use 20 and more
         clock.pass_(60)
         crowd.broken = ("k-a",)
-        assert await many(one, 3, max_tokens=150) == {503: 1, 429: 2}
+        assert (await one.ask(**ASK | {"max_tokens": 150})).status == 503
         crowd.broken = ()
         assert (await one.ask(**ASK | {"max_tokens": 150})).status == 200
         assert idle(one)
