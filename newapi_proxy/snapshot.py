@@ -19,7 +19,7 @@ import msgspec
 
 from newapi_proxy.adapters import ADAPTERS
 from newapi_proxy.adapters._uses import kinds
-from newapi_proxy.adapters.base import UNOWNED, Adapter, speaks
+from newapi_proxy.adapters.base import UNOWNED, Adapter, Options, speaks
 from newapi_proxy.billing.budgets import Window, window
 from newapi_proxy.billing.ledger import Account
 from newapi_proxy.billing.prices import Price, PriceBook, book
@@ -317,11 +317,19 @@ def build(
     return Snapshot(config, channels, tokens, prices, grouping.aliases, parked)
 
 
+def _tuned(adapter: Adapter, options: Options) -> Adapter:
+    """The adapter as a channel's options want it; what stands below a dialect goes with it."""
+    if adapter.tuned is None:
+        return adapter
+    chat, below = adapter.tuned(options), adapter.compaction
+    if below is not None and all(one.dialect != below.dialect for one in chat):
+        below = None
+    return msgspec.structs.replace(adapter, chat=chat, compaction=below)
+
+
 def _channel(channel: ChannelConfig, id: int) -> Channel:
-    adapter = ADAPTERS[channel.type]
-    options = adapter.options(**channel.options)
-    if adapter.tuned is not None:
-        adapter = msgspec.structs.replace(adapter, chat=adapter.tuned(options))
+    options = ADAPTERS[channel.type].options(**channel.options)
+    adapter = _tuned(ADAPTERS[channel.type], options)
     keys = (*((channel.key,) if channel.key is not None else ()), *channel.keys)
     return Channel(
         name=channel.name,

@@ -20,6 +20,7 @@ from newapi_proxy.ir.usage import Usage
 from newapi_proxy.relay.batches import joined
 from newapi_proxy.secret import Secret
 from newapi_proxy.surfaces.base import PATH, Face
+from newapi_proxy.surfaces.compaction import COMPACTION
 from newapi_proxy.surfaces.embeddings import EMBEDDINGS
 from newapi_proxy.surfaces.endpoint import EndpointSurface
 from newapi_proxy.surfaces.gemini_embeddings import EMBEDDINGS as GEMINI
@@ -28,12 +29,19 @@ from newapi_proxy.surfaces.rerank import RERANK
 from newapi_proxy.wire.tree import Document
 
 FACE: Final = Face(model="asked", id="r", created=1, rename=True)
-SURFACES: Final = {"openai": EMBEDDINGS, "google": GEMINI, "rerank": RERANK, "moderations": MODERATIONS}
+SURFACES: Final = {
+    "openai": EMBEDDINGS,
+    "google": GEMINI,
+    "rerank": RERANK,
+    "moderations": MODERATIONS,
+    "compaction": COMPACTION,
+}
 BODIES: Final[Mapping[str, Any]] = {
     "openai": {"model": "m", "input": ["a", "b"], "dimensions": 3, "encoding_format": "base64", "user": "u"},
     "google": {"requests": [{"content": {"parts": [{"text": "a"}]}, "taskType": "X", "outputDimensionality": 3}] * 2},
     "rerank": {"model": "m", "query": "q", "documents": ["a", {"text": "b"}], "top_n": 1, "return_documents": True},
     "moderations": {"model": "m", "input": ["a", {"type": "text", "text": "b"}]},
+    "compaction": {"model": "m", "input": [{"role": "user", "content": "a"}, {"type": "reasoning"}], "stream": False},
 }
 ANSWERS: Final[Mapping[str, Any]] = {
     "data": [{"index": 0, "embedding": [1, 2.5], "object": "embedding"}, {"index": 1, "embedding": "AAAAAA=="}],
@@ -47,6 +55,7 @@ ANSWERS: Final[Mapping[str, Any]] = {
     "prompt_eval_count": 4,
     "usageMetadata": {"promptTokenCount": 3},
     "embedding": {"values": [1.0]},
+    "output": [{"type": "message"}, {"type": "compaction", "encrypted_content": "x" * 2000}],
 }
 LEAVES: Final = (
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False) | st.text(max_size=5)
@@ -58,6 +67,9 @@ NAMES: Final = st.sampled_from(
         "embedding",
         "values",
         "results",
+        "output",
+        "encrypted_content",
+        "stream",
         "index",
         "relevance_score",
         "usage",
@@ -80,8 +92,8 @@ NAMES: Final = st.sampled_from(
 JSON: Final = st.recursive(
     LEAVES, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(NAMES, inner, max_size=4), max_leaves=12
 )
-POINTS: Final = [(name, kind) for name, one in ADAPTERS.items() for kind in ("embeddings", "rerank", "moderations")
-                 if getattr(one, kind) is not None]  # fmt: skip
+KINDS: Final = ("embeddings", "rerank", "moderations", "compaction")
+POINTS: Final = [(name, kind) for name, one in ADAPTERS.items() for kind in KINDS if getattr(one, kind) is not None]
 
 
 def written(value: Any) -> bytes:

@@ -7,25 +7,32 @@ B.8.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from newapi_proxy.adapters import _failures, _openai_models
 from newapi_proxy.adapters._openai_draft import Draft, short_call_ids
+from newapi_proxy.adapters._openai_endpoints import refusal
 from newapi_proxy.adapters._openai_responses_answer import Reader, read_answer
 from newapi_proxy.adapters._openai_responses_build import DIALECT, build, emulate_schema, fit, native
-from newapi_proxy.adapters.base import Headers, Outgoing, Target
+from newapi_proxy.adapters._openai_usage import read_usage
+from newapi_proxy.adapters.base import Endpoint, Headers, Outgoing, Target
 from newapi_proxy.errors import UpstreamFailure
 from newapi_proxy.ir.ask import Ask
-from newapi_proxy.ir.events import Event
+from newapi_proxy.ir.events import Event, Metered, Started
+from newapi_proxy.ir.usage import Usage
 from newapi_proxy.wire import sse
 from newapi_proxy.wire.tree import Document
 
 PATH: Final = "/v1/responses"
 NATIVE: Final = frozenset({"openai", "deepseek", "openrouter", "xai"})
 """Servers of the OpenAI format that are known to have this endpoint; Azure builds its own."""
+COMPACTING: Final = frozenset({"openai", "xai"})
+"""Those of them that shorten a conversation on request; others do so at most in the course of an answer."""
 LONGEST_ID: Final = 64  # characters of a call's id that this endpoint takes
+_WRITTEN: Final = 0.122  # tokens a character of a sealed history that was just written, less so many each; measured
+_AROUND: Final = 154
 OPENS: Final = frozenset({DIALECT})  # `file_url` is a field of this format, which its servers fetch (A.4)
 
 
@@ -93,3 +100,41 @@ class OpenAIResponses(msgspec.Struct, frozen=True, kw_only=True):
         if self.failed is not None:
             return self.failed(status, headers, body)
         return _failures.normalise(status, _failures.said(body), headers, body)
+
+
+def compaction(of: OpenAIResponses) -> Endpoint:
+    """The endpoint below it that shortens a conversation: asked as the dialect itself is, answered whole."""
+    below = msgspec.structs.replace(of, url=lambda to: f"{of.url(to)}/compact")
+    return Endpoint(
+        dialect=DIALECT,
+        request=lambda ask, to: _unstreamed(below.request(ask, to)),
+        answer=compacted,
+        failure=of.failure,
+        serves=of.serves,
+    )
+
+
+def _unstreamed(outgoing: Outgoing) -> Outgoing:
+    """Without `stream`, which is unknown there even where it says no."""
+    body = outgoing.body
+    assert isinstance(body, dict)
+    body.pop("stream", None)
+    return outgoing
+
+
+def compacted(ask: Ask, body: Document) -> Sequence[Event]:
+    """The events of a compaction: what it used. Where that is untold, the output by the size of the sealed items."""
+    refused = refusal(body, "output")
+    if refused is not None:
+        return (refused,)
+    node = body.tree
+    model = node.get("model")
+    used = read_usage(node.get("usage"))
+    if used is None:
+        used = Usage(completion=sum(map(_sealed, node["output"])), source="mixed")
+    return (Started(model=model if type(model) is str else None), Metered(used))
+
+
+def _sealed(item: Any) -> int:
+    text = item.get("encrypted_content") if type(item) is dict else None
+    return max(0, round(_WRITTEN * len(text) - _AROUND)) if type(text) is str else 0

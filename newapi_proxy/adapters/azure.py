@@ -16,7 +16,7 @@ from newapi_proxy.adapters._openai_endpoints import Place, edited, embeddings
 from newapi_proxy.adapters._openai_media import Site, images, speech, transcription
 from newapi_proxy.adapters._openai_models import named
 from newapi_proxy.adapters._openai_realtime import realtime
-from newapi_proxy.adapters._openai_responses import OPENS, OpenAIResponses
+from newapi_proxy.adapters._openai_responses import OPENS, OpenAIResponses, compaction
 from newapi_proxy.adapters.base import Adapter, Headers, Options, Target, join
 from newapi_proxy.adapters.openai import OpenAIChat, Quirks, file_urls
 from newapi_proxy.errors import UpstreamFailure
@@ -132,6 +132,7 @@ ADAPTER: Final = Adapter(
     numbers=(3,),
     options=AzureOptions,
     chat=(_CHAT, _RESPONSES, _PROMPTS),
+    compaction=compaction(_RESPONSES),
     embeddings=embeddings(Place(url=_at("embeddings"), auth=_auth, failed=_failed), _named, packs=True),
     images=images(_MEDIA),
     speech=speech(_MEDIA),

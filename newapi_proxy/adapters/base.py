@@ -255,6 +255,7 @@ class Adapter(msgspec.Struct, frozen=True, kw_only=True):
     key_required: bool = True
     options: type[Options] = Options
     chat: tuple[Dialect, ...] = ()
+    compaction: Endpoint | None = None
     embeddings: Endpoint | None = None
     rerank: Endpoint | None = None
     moderations: Endpoint | None = None

@@ -256,7 +256,7 @@ def _legacy(name: str, chat: OpenAIChat) -> tuple[Dialect, ...]:
     )
 
 
-def _native(name: str, chat: OpenAIChat) -> tuple[Dialect, ...]:
+def _native(name: str, chat: OpenAIChat) -> tuple[_openai_responses.OpenAIResponses, ...]:
     if name not in _openai_responses.NATIVE:
         return ()
     return (
@@ -283,12 +283,15 @@ def compatible(
 ) -> Adapter:
     """An adapter for a server of this format, with the endpoints beside it that it is known to have."""
     first = chat or OpenAIChat()
+    native = _native(name, first)
+    compacts = native and name in _openai_responses.COMPACTING
     return Adapter(
         name=name,
         numbers=numbers,
         base_url=base_url,
         options=Options,
-        chat=(first, *_native(name, first), *_legacy(name, first)),
+        chat=(first, *native, *_legacy(name, first)),
+        compaction=_openai_responses.compaction(native[0]) if compacts else None,
         **_openai_endpoints.beside(name, first.auth, first.quirks.headers),
         **_openai_media.beside(name, first.auth, first.quirks.headers),
         balance=BALANCES.get(name),

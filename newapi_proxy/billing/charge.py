@@ -30,6 +30,7 @@ UNSEEN: Final = 600  # tokens held for what a provider adds to a prompt with too
 # picture costs more; the others from sizes of ordinary recordings and documents.
 _MEDIA: Final = {"image": (1600, 0), "file": (1000, 16), "audio": (100, 500), "video": (1000, 500)}
 _HEAVY: Final = frozenset({Media, ToolResult})
+_WRITTEN: Final = frozenset({"chat", "compaction"})  # kinds whose answers a model writes
 
 
 class Charge(msgspec.Struct, frozen=True):
@@ -172,7 +173,7 @@ def hold_tokens(ask: Ask) -> tuple[int, int]:
         entry = _words(ask.texts)
         return entry, entry
     entry = _input(ask)
-    total = entry + _output(ask) if ask.kind == "chat" else entry
+    total = entry + _output(ask) if ask.kind in _WRITTEN else entry
     return (entry if ask.controls.max_tokens is None else total), total
 
 

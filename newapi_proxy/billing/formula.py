@@ -27,6 +27,7 @@ _PLAIN: Final = "openai.completions"  # the format that has no messages
 _SEALED: Final = (0.16, 0)  # encrypted thoughts: tokens a character, less so many each
 _FERNET: Final = (0.13, 105)  # the same for OpenAI's
 _COMPACTED: Final = 0.096  # an encrypted history: tokens a character
+_SHORTENING: Final = 93  # what is said to a model that is to make one
 _NEWEST: Final = 90  # around the tools of the newest models
 _LATE: Final = "input."  # where tools stand that came with the conversation
 _ONE_BY_ONE: Final = 79  # where calls may not be parallel
@@ -38,7 +39,7 @@ def counted(ask: Ask, model: str) -> int:
     encoding = encodings.encoding(name)
     if ask.dialect == _PLAIN:
         return sum(tokens("".join(map(written, turn.parts)), encoding) for turn in ask.turns)
-    total = 3 - (1 if _THINKS.match(name) else 0)
+    total = 3 - (1 if _THINKS.match(name) else 0) + (_SHORTENING if ask.kind == "compaction" else 0)
     turns = ask.turns[-1:] if _SEARCHES in name else shown(ask)
     total += sum(_message(turn, name, ask.dialect) for turn in turns) + _sealed(turns, *_FERNET) + _stored(ask)
     titled = ask.dialect == _RESPONSES

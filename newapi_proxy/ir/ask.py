@@ -18,7 +18,9 @@ from newapi_proxy.ir.usage import Pieces
 from newapi_proxy.wire.multipart import Form
 
 Tree = dict[str, Any]
-Kind = Literal["chat", "embeddings", "rerank", "moderations", "images", "speech", "transcription", "realtime"]
+Kind = Literal[
+    "chat", "compaction", "embeddings", "rerank", "moderations", "images", "speech", "transcription", "realtime"
+]
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 

@@ -7,6 +7,7 @@ from typing import Final
 from newapi_proxy.surfaces import gemini, gemini_embeddings, images
 from newapi_proxy.surfaces.anthropic import COUNT, MESSAGES
 from newapi_proxy.surfaces.base import Surface
+from newapi_proxy.surfaces.compaction import COMPACTION
 from newapi_proxy.surfaces.completions import COMPLETIONS
 from newapi_proxy.surfaces.embeddings import EMBEDDINGS
 from newapi_proxy.surfaces.moderations import MODERATIONS
@@ -19,6 +20,7 @@ from newapi_proxy.surfaces.transcription import TRANSCRIPTIONS, TRANSLATIONS
 SURFACES: Final[dict[str, Surface]] = {
     "/v1/responses": RESPONSES,
     "/v1/responses/input_tokens": INPUT_TOKENS,
+    "/v1/responses/compact": COMPACTION,
     "/v1/chat/completions": CHAT,
     "/v1/messages": MESSAGES,
     "/v1/messages/count_tokens": COUNT,

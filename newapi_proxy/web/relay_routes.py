@@ -36,7 +36,6 @@ NOT_IMPLEMENTED: Final[Mapping[str, tuple[str, ...]]] = {
     "/v1/fine-tunes/{id}": ("GET", "POST"),
     "/v1/fine_tuning/jobs": ("GET", "POST"),
     "/v1/fine_tuning/jobs/{id}": ("GET", "POST"),
-    "/v1/responses/compact": ("POST",),
     "/v1/responses/{id}": ("GET", "DELETE"),
     "/v1/responses/{id}/cancel": ("POST",),
     "/v1/responses/{id}/input_items": ("GET",),
