@@ -273,3 +273,10 @@ def test_a_text_that_is_not_plainly_in_its_frame_is_no_pattern(text: str) -> Non
     """What stands elsewhere in the frame too, or needs escapes, is read as ever."""
     raw = openai(text)
     assert Pattern.learnt(raw, [TextDelta(text)], raw, moving=True) is None
+
+
+def test_an_escape_hides_no_text() -> None:
+    """Where a text is written with escapes, another field that looks like it is not taken for it."""
+    frames = [chunk({"content": "TEXT"}).replace(b'"c"', b'"%c"' % id).replace(b"TEXT", b"\\u0061") for id in b"aab"]
+    made = stage("openai", "anthropic")
+    assert b"".join(map(made.feed, frames)).count(b'"text":"a"') == len(frames)

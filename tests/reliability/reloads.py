@@ -199,7 +199,7 @@ def _files(pid: int) -> int:
 
 async def main() -> int:
     """The script."""
-    given = storm.options(__doc__, reloads=10_000, rate=500.0, growth=3.0)
+    given = storm.options(__doc__, reloads=10_000, rate=500.0, growth=1.0)
     async with storm.place(given) as folder:
         return storm.report(
             *await run(folder, given.seed, given.reloads, given.rate, given.growth, filled=FILLED), given.seed
