@@ -10,6 +10,7 @@ Knows bytes; what a repeated frame gives is the pipe's business.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from io import BytesIO
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
@@ -26,6 +27,10 @@ _PADDED: Final = (b'"obfuscation":"', b'"p":"')
 _NUMBERED: Final = b'"sequence_number":'
 _DIGITS: Final = b"0123456789"
 _BLANKS: Final = (b"\n\n", b"\r\n\r\n")  # how a frame ends
+PLAIN: Final = bytes(code for code in range(32, 127) if code not in b'"\\')  # what a JSON string says as it is
+QUOTES: Final = b'""'
+Quick = tuple[bytes, bytes, slice]
+"""What stands before a frame's text and behind it, and where the text is with its quotes."""
 
 
 def like(event: Event, text: str) -> Event:
@@ -39,6 +44,11 @@ def like(event: Event, text: str) -> Event:
             return CallDelta(call, text, choice)
         case _:
             return event
+
+
+def unquoted(texts: bytes | bytearray) -> str:
+    """Texts of nothing but PLAIN, with their quotes, as one."""
+    return texts.replace(b'"', b"").decode()
 
 
 def blank(data: bytes) -> bytes:
@@ -75,12 +85,13 @@ class Pattern:
 
     `event` is what the frame said. `passed`: the same of the client's frame, where it is another. `counts`: whether
     usage stands in the gap. `numbered`: whether the frames have numbers. `silent`: such frames are passed as they are
-    and leave nothing to be noted but their text.
+    and leave nothing to be noted but their text. `quick`: what is enough to find such a frame by, where it has no gaps
+    and is silent.
     """
 
     __slots__ = (
-        *("_after", "_before", "_between", "_end", "_fill", "_from", "_gap", "_lead", "_pieces", "_plain"),
-        *("_quoted", "_text", "_to", "counts", "event", "numbered", "passed", "silent"),
+        *("_after", "_before", "_between", "_end", "_fill", "_from", "_gap", "_lead", "_lines", "_pieces", "_plain"),
+        *("_quoted", "_to", "counts", "event", "numbered", "passed", "quick", "silent"),
     )
 
     def __init__(self, pieces: Pieces, event: Event, passed: Pieces | None, fill: bytes) -> None:
@@ -100,7 +111,8 @@ class Pattern:
         self._from = size = len(before)
         self._to = -len(after)
         self._quoted = slice(size - 1, 1 - len(after))
-        self._text = itemgetter(slice(size, None))
+        self.quick: Quick | None = (before, after, self._quoted) if self._plain and self.silent else None
+        self._lines: tuple[itemgetter[slice], slice] | None = None
 
     @classmethod
     def learnt(
@@ -175,9 +187,12 @@ class Pattern:
         """The first bytes, where they are a run of such frames up to the last one: a fast stream's reads."""
         if self._gap or self._lead or not data.startswith(self._before):
             return None
-        frames = data.split(self._after)
-        size = len(data) - len(frames.pop())
-        found = list(map(self._text, frames))
+        size = data.rfind(self._after) + len(self._after)
+        if size < len(self._after):
+            return None
+        text, which = self._lines = self._lines or _lines(self._before, self._after)
+        # a reader of lines finds them in a third of the time that looking for what stands between takes
+        found = list(map(text, BytesIO(data[:size]).readlines()[which]))
         said = self._between.join(found)  # put together again from their texts they are the same bytes
         if len(said) != size - self._from + self._to or not data.startswith(said, self._from):
             return None
@@ -231,6 +246,12 @@ class Pattern:
 
 def _ending(piece: bytes) -> bytes:
     return _BLANKS[1] if piece.endswith(_BLANKS[1]) else _BLANKS[0]
+
+
+def _lines(before: bytes, after: bytes) -> tuple[itemgetter[slice], slice]:
+    """Where the text is in its line, and which lines of a run of frames have one."""
+    text = slice(len(before) - before.rfind(b"\n") - 1, -after.find(b"\n") - 1)
+    return itemgetter(text), slice(before.count(b"\n"), None, (before + after).count(b"\n"))
 
 
 def _number(fill: bytes) -> bool:

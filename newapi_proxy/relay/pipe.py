@@ -25,7 +25,7 @@ from newapi_proxy.ir.events import (
     Started,
 )
 from newapi_proxy.ir.usage import Usage
-from newapi_proxy.relay.pattern import TEXTS, Pattern, Seen, blank, ends, like
+from newapi_proxy.relay.pattern import PLAIN, QUOTES, TEXTS, Pattern, Quick, Seen, blank, ends, like, unquoted
 from newapi_proxy.surfaces.base import Continuing, Face, Steady, Surface
 from newapi_proxy.wire import sse, texts, tree
 from newapi_proxy.wire.sse import Frame
@@ -47,8 +47,8 @@ class Heard:
     """What a stream has said so far. `committed`: content has come; `ended`: upstream's last word."""
 
     __slots__ = (
-        *("_fresh", "_room", "_row", "_tally", "committed", "ended", "failure", "finished", "model", "skipped"),
-        "usage",
+        *("_fresh", "_room", "_row", "_tally", "committed", "ended", "failure", "finished", "model", "plain"),
+        *("skipped", "usage"),
     )
 
     def __init__(self) -> None:
@@ -62,6 +62,7 @@ class Heard:
         self._row = 0
         self._tally: Tally | None = None
         self._fresh: list[str] = []  # texts that the tally has not been told
+        self.plain = bytearray()  # texts after those, with their quotes, that are in JSON what they are (see Pattern)
         self._room = FRESH
 
     def take(self, event: Event) -> bool:
@@ -95,6 +96,8 @@ class Heard:
 
     def more(self, text: str) -> None:
         """The same where the event before was text too."""
+        if self.plain:
+            self._tell()
         self._fresh.append(text)
         self._room -= len(text) + 1
         if self._room < 0:
@@ -103,11 +106,14 @@ class Heard:
     @property
     def tally(self) -> Tally:
         """What was said, to be counted."""
-        return self._tell() if self._fresh or self._tally is None else self._tally
+        return self._tell() if self._fresh or self.plain or self._tally is None else self._tally
 
     def _tell(self) -> Tally:
         tally = self._tally = self._tally or Tally()
         fresh, self._fresh, self._room = self._fresh, [], FRESH
+        if self.plain:
+            fresh.append(unquoted(self.plain))
+            self.plain.clear()
         tally.feed("".join(fresh))
         return tally
 
@@ -341,6 +347,11 @@ class Translated:
 class Verbatim:
     """Frames forwarded as they came, or edited as trees; the reader only listens."""
 
+    __slots__ = (
+        *("_decoder", "_last", "_meters", "_passer", "_plain", "_quick", "_reader", "_skimmer", "_steady"),
+        *("_usage_key", "heard"),
+    )
+
     def __init__(self, surface: Surface, dialect: Dialect, ask: Ask, face: Face) -> None:
         self.heard = Heard()
         self._decoder = dialect.frames()
@@ -351,13 +362,29 @@ class Verbatim:
         self._usage_key = b"" if self._meters is None else self._meters.usage_key()
         self._skimmer = Skimmer(self._decoder, self.heard)
         self._last = b""  # a numbered frame that was not read
+        self._quick: Quick | None = None  # of a pattern that is found again and again
+        self._plain = self.heard.plain
 
     def feed(self, data: bytes) -> bytes:
-        """See Pipe."""
+        """See Pipe. What most chunks of most streams go through: nothing is called that can be done here."""
+        if self._quick is not None:
+            before, after, quoted = self._quick
+            if data.startswith(before) and data.endswith(after):
+                text = data[quoted]
+                if text.translate(None, PLAIN) == QUOTES:
+                    self._plain += text
+                    if len(self._plain) > FRESH:
+                        _ = self.heard.tally
+                    return data
+        return self._fed(data)
+
+    def _fed(self, data: bytes) -> bytes:
         pattern = self._skimmer.ready
         said = None if pattern is None else pattern.one(data)
         if pattern is None or said is None:
+            self._quick = None
             return self._skimmer.feed(data, self)
+        self._quick = pattern.quick
         self._skimmer.tries = 0
         self.heard.more(said)
         return data if pattern.silent else self.repeated(pattern, said, data)
