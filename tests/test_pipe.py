@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from newapi_proxy.adapters import ADAPTERS
+from newapi_proxy.billing import count
 from newapi_proxy.ir.events import TextDelta
 from newapi_proxy.ir.usage import NOTHING
 from newapi_proxy.relay.pattern import Pattern
@@ -25,6 +26,7 @@ FACE = Face(model="m", id="r", created=1)
 RENAMED = msgspec.structs.replace(FACE, model="asked", rename=True)
 ODD = st.text(alphabet=st.sampled_from('ab "\\\n\r{}:é😀,\x7fdata'), min_size=0, max_size=6)
 PIECES = st.sampled_from((" sea", " tides", " of", "é", " ships")) | ODD
+WORDS = ("The", " un", "believ", "able", " comm", "uniqu", "é", " caf", "é", " fianc", "é", "s", " voil", "à")
 Frames = Callable[[str, str, int], bytes]
 
 
@@ -246,6 +248,42 @@ def test_a_broken_frame_is_not_forwarded_for_its_likeness(side: str, bad: bytes)
         said = b"".join(slow.feed(data[n : n + 1]) for n in range(len(data)))
         assert quick.feed(data) == said
         assert quick.heard.skipped == slow.heard.skipped
+
+
+PADDED = {"openai": b'"obfuscation":"xyzxyz"}', "anthropic": b"}  }"}
+AMISS = {
+    "openai": (b'"obfuscation":"}', b'"obfuscation":"x y"}', b'"obfuscation":"x","error":{"message":"no"}}'),
+    "anthropic": (b"} ", b"} ,}", b'},"error":{"message":"no"}}'),
+}
+
+
+@pytest.mark.parametrize("side", PADDED)
+@pytest.mark.parametrize("which", range(3))
+def test_what_stands_where_padding_should_is_read(side: str, which: int) -> None:
+    """One frame a read: broken padding breaks its frame, and a field in its place is heard."""
+    _, _, start, frame, _ = PROVIDERS[side]
+    amiss = frame("five", "text", 2).replace(PADDED[side], AMISS[side][which])
+    assert amiss != frame("five", "text", 2)
+    slow, quick = stage(side, side), stage(side, side)
+    slow._skimmer.curious = False
+    for data in (start, *(frame(word, "text", 1 + len(word) % 2) for word in WORDS), amiss, frame("six", "text", 1)):
+        assert quick.feed(data) == b"".join(slow.feed(data[n : n + 1]) for n in range(len(data)))
+        assert quick.heard.skipped == slow.heard.skipped
+        assert repr(quick.heard.failure) == repr(slow.heard.failure)
+        if slow.heard.failure is not None:
+            break
+
+
+@pytest.mark.parametrize("side", ["openai", "anthropic", "completions"])
+def test_texts_are_counted_in_their_order(side: str) -> None:
+    """Whatever way each of them was found: the count is that of the whole text."""
+    _, _, start, frame, _ = PROVIDERS[side]
+    made = stage(side, side)
+    made.feed(start)
+    for word in WORDS:
+        made.feed(frame(word, "text", 0))
+    assert made.heard.tally.tokens("gpt-4o") == count.text("".join(WORDS), "gpt-4o")
+    assert count.text("".join(WORDS), "gpt-4o") < count.text("".join(sorted(WORDS, key=str.isascii)), "gpt-4o")
 
 
 def test_text_after_the_finish_is_not_taken_for_more_of_the_answer() -> None:

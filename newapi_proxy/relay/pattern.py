@@ -29,8 +29,7 @@ _DIGITS: Final = b"0123456789"
 _BLANKS: Final = (b"\n\n", b"\r\n\r\n")  # how a frame ends
 PLAIN: Final = bytes(code for code in range(32, 127) if code not in b'"\\')  # what a JSON string says as it is
 QUOTES: Final = b'""'
-Quick = tuple[bytes, bytes, slice]
-"""What stands before a frame's text and behind it, and where the text is with its quotes."""
+_LETTERS: Final = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"  # of what frames are padded with
 
 
 def like(event: Event, text: str) -> Event:
@@ -74,6 +73,9 @@ class Seen(NamedTuple):
     last: int = 0
 
 
+Quick = tuple[bytes, bytes, slice | None]
+"""What is enough to find a frame by: what stands before its text, and at its end; where the text is with its quotes,
+None where the frame is padded behind it."""
 Pieces = tuple[bytes, ...]
 """A frame's bytes but for what differs: up to its number (b"" for none), up to its text, behind that, and where there
 is a gap behind that; the blank line last."""
@@ -85,13 +87,12 @@ class Pattern:
 
     `event` is what the frame said. `passed`: the same of the client's frame, where it is another. `counts`: whether
     usage stands in the gap. `numbered`: whether the frames have numbers. `silent`: such frames are passed as they are
-    and leave nothing to be noted but their text. `quick`: what is enough to find such a frame by, where it has no gaps
-    and is silent.
+    and leave nothing to be noted but their text. `quick`: for silent frames with nothing in their gap but padding.
     """
 
     __slots__ = (
-        *("_after", "_before", "_between", "_end", "_fill", "_from", "_gap", "_lead", "_lines", "_pieces", "_plain"),
-        *("_quoted", "_to", "counts", "event", "numbered", "passed", "quick", "silent"),
+        *("_after", "_before", "_between", "_end", "_fill", "_from", "_gap", "_lead", "_lines", "_pad", "_pieces"),
+        *("_plain", "_quoted", "_stop", "_to", "counts", "event", "numbered", "passed", "quick", "silent"),
     )
 
     def __init__(self, pieces: Pieces, event: Event, passed: Pieces | None, fill: bytes) -> None:
@@ -111,7 +112,10 @@ class Pattern:
         self._from = size = len(before)
         self._to = -len(after)
         self._quoted = slice(size - 1, 1 - len(after))
-        self.quick: Quick | None = (before, after, self._quoted) if self._plain and self.silent else None
+        self._pad = b" " if self._end[:1] == b"}" else _LETTERS
+        self._stop = -len(self._end)
+        quick = self.silent and not self.counts
+        self.quick: Quick | None = (before, self._end, None if self._gap else self._quoted) if quick else None
         self._lines: tuple[itemgetter[slice], slice] | None = None
 
     @classmethod
@@ -166,7 +170,15 @@ class Pattern:
             return b""
         if not self._gap:
             return data[start - 1 : 1 + self._to]
-        return b"" if self.counts or self.passed is not None else self._padded(data, start)
+        return b"" if self.counts or self.passed is not None else self._within(data, start)
+
+    def padded(self, data: bytes) -> bytes:
+        """The text with its quotes of a frame whose beginning and end are right; b"" where it is not padded so."""
+        middle = data.find(self._after, self._from)
+        start = middle + len(self._after)
+        if middle < 0 or start > len(data) + self._stop or data[start : self._stop].translate(None, self._pad):
+            return b""
+        return data[self._from - 1 : middle + 1]
 
     def _begun(self, data: bytes, start: int) -> int:
         """Where the text begins of the frame with a number before it that begins here; -1 where none does."""
@@ -176,9 +188,9 @@ class Pattern:
         at = data.find(self._before, number)
         return at + self._from if at >= 0 and _number(data[number:at]) else -1
 
-    def _padded(self, data: bytes, at: int) -> bytes:
-        """The text with its quotes, where the padding behind it is what it should be; b"" where not."""
-        middle, stop = data.find(self._after, at), len(data) - len(self._end)
+    def _within(self, data: bytes, at: int) -> bytes:
+        """The text with its quotes, where what fills the gap behind it is what it should be; b"" where not."""
+        middle, stop = data.find(self._after, at), len(data) + self._stop
         start = middle + len(self._after)
         right = middle >= 0 and start <= stop and self._fills(data[start:stop])
         return data[at - 1 : middle + 1] if right else b""
@@ -230,9 +242,7 @@ class Pattern:
             return fill.translate(None, _DIGITS) == self._fill
         if self._after.endswith(_NUMBERED):
             return _number(fill)
-        if self._end[:1] == b"}":
-            return not fill.strip(b" ")
-        return not fill or fill.isalnum()
+        return not fill.translate(None, self._pad)
 
     def told(self, said: str, fills: Sequence[bytes]) -> bytes:
         """The client's frames for those, where it gets others than came."""

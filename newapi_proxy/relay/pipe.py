@@ -348,7 +348,7 @@ class Verbatim:
     """Frames forwarded as they came, or edited as trees; the reader only listens."""
 
     __slots__ = (
-        *("_decoder", "_last", "_meters", "_passer", "_plain", "_quick", "_reader", "_skimmer", "_steady"),
+        *("_decoder", "_found", "_last", "_meters", "_passer", "_plain", "_quick", "_reader", "_skimmer", "_steady"),
         *("_usage_key", "heard"),
     )
 
@@ -363,20 +363,23 @@ class Verbatim:
         self._skimmer = Skimmer(self._decoder, self.heard)
         self._last = b""  # a numbered frame that was not read
         self._quick: Quick | None = None  # of a pattern that is found again and again
+        self._found: Pattern  # that one
         self._plain = self.heard.plain
 
     def feed(self, data: bytes) -> bytes:
         """See Pipe. What most chunks of most streams go through: nothing is called that can be done here."""
-        if self._quick is not None:
-            before, after, quoted = self._quick
-            if data.startswith(before) and data.endswith(after):
-                text = data[quoted]
-                if text.translate(None, PLAIN) == QUOTES:
-                    self._plain += text
-                    if len(self._plain) > FRESH:
-                        _ = self.heard.tally
-                    return data
-        return self._fed(data)
+        if self._quick is None:
+            return self._fed(data)
+        before, end, quoted = self._quick
+        if not (data.startswith(before) and data.endswith(end)):
+            return self._fed(data)
+        text = self._found.padded(data) if quoted is None else data[quoted]
+        if text.translate(None, PLAIN) != QUOTES:
+            return self._fed(data)
+        self._plain += text
+        if len(self._plain) > FRESH:
+            _ = self.heard.tally
+        return data
 
     def _fed(self, data: bytes) -> bytes:
         pattern = self._skimmer.ready
@@ -384,7 +387,7 @@ class Verbatim:
         if pattern is None or said is None:
             self._quick = None
             return self._skimmer.feed(data, self)
-        self._quick = pattern.quick
+        self._quick, self._found = pattern.quick, pattern
         self._skimmer.tries = 0
         self.heard.more(said)
         return data if pattern.silent else self.repeated(pattern, said, data)
