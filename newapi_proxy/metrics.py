@@ -56,6 +56,7 @@ METRICS: Final[Mapping[str, _Metric]] = {
     "newapi_tasks_refunded_total": _Metric("counter", "Quota units given back for failed tasks.", ("channel",)),
     "newapi_topups_total": _Metric("counter", "Orders of credit begun, paid and refused.", ("provider", "outcome")),
     "newapi_topup_quota_total": _Metric("counter", "Quota units that came in by orders and codes.", ("provider",)),
+    "newapi_signins_total": _Metric("counter", "Sign-ins at the pages, and those refused.", ("way", "outcome")),
     "newapi_skipped_frames_total": _Metric("counter", "Upstream frames that could not be read."),
     "newapi_bugs_total": _Metric("counter", "Exceptions outside the failure tree; anything but 0 is a bug."),
 }
@@ -136,11 +137,6 @@ def request(route: str, status: int, end: str, seconds: float, ttft: float | Non
         _ttft.observe(ttft)
 
 
-def rejected(reason: str) -> None:
-    """A request refused before any upstream call; `reason` is a code of ours."""
-    _add(_numbers["newapi_rejected_total"], (reason,), 1)
-
-
 def inflight(change: int = 0) -> int:
     """One request more (1) or less (-1); how many are being served now."""
     running = _inflight[()] = _inflight[()] + change
@@ -209,11 +205,14 @@ def tasks(channel: str, outcome: str = "", *, refunded: int = 0, open: int | Non
         _numbers["newapi_tasks_open"][(channel,)] = open
 
 
-def topup(provider: str, outcome: str, units: int = 0) -> None:
-    """An order was begun, or a notice or a code came, with this outcome; `units` were credited by it."""
-    _add(_numbers["newapi_topups_total"], (provider, outcome), 1)
-    if units:
-        _add(_numbers["newapi_topup_quota_total"], (provider,), units)
+def count(name: str, *labels: str, amount: int = 1) -> None:
+    """Adds to a counter of the table, for what is no part of every request."""
+    _add(_numbers[name], labels, amount)
+
+
+def counted(name: str) -> Mapping[tuple[str, ...], float]:
+    """What has been counted under that name since the start, by its labels, for people."""
+    return _numbers[name]
 
 
 def skipped_frame() -> None:

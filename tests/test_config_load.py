@@ -412,17 +412,16 @@ def test_what_one_process_has_no_use_for(tmp_path: Path, key: str) -> None:
     assert warned(tmp_path, f"database: postgresql://h/d\n{key}\n{rest}") == []
 
 
-def test_what_is_not_enforced_is_said(tmp_path: Path) -> None:
-    """A portal that names no part, or no way to pay, serves nothing and says so."""
-    lines = warned(
-        tmp_path,
-        "portal: {}\n"
-        "channels: [{name: e, type: echo, models: [gpt-4o]}]\n"
-        "tokens: [{name: t, key: k, limits: {rpm: 1}, budget: {amount: $1, every: day}}]\n",
-    )
-    assert {line.split(": ")[0] for line in lines} == {"portal"}
-    (line,) = warned(tmp_path, "portal: {topup: {price: 7}}\nchannels: [{name: e, type: echo, models: [gpt-4o]}]\n")
+def test_what_a_portal_is_warned_of(tmp_path: Path) -> None:
+    """Top-up without a way to pay, and keys that are entered where others read along; a plain portal is all right."""
+    rest = "channels: [{name: e, type: echo, models: [gpt-4o]}]\ntokens: [{name: t, key: k-0123456789}]\n"
+    assert warned(tmp_path, f"portal: {{}}\n{rest}") == []
+    (line,) = warned(tmp_path, f"portal: {{topup: {{price: 7}}}}\n{rest}")
     assert line.startswith("portal.topup: names no way to pay, so nothing is served")
+    (line,) = warned(tmp_path, f"portal: {{}}\npublic_url: http://llm.example.org\n{rest}")
+    assert line.startswith("public_url: is not https")
+    for address in ("https://llm.example.org", "http://127.0.0.1:3000", "http://localhost", "http://[::1]:3000"):
+        assert warned(tmp_path, f"portal: {{}}\npublic_url: {address}\n{rest}") == []
 
 
 def test_what_can_reach_nothing(tmp_path: Path) -> None:

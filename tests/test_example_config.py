@@ -93,6 +93,7 @@ def test_everything_at_once(tmp_path: Path) -> None:
     assert loaded.config.log == model.Log()
     assert loaded.config.portal is not None
     assert loaded.config.portal.topup is not None
+    assert loaded.config.portal.session == portal.Portal().session
     sold = loaded.config.portal.topup
     unsaid = portal.TopUp()
     for name in ("price", "currency", "min_topup", "max_topup", "amounts"):

@@ -51,7 +51,7 @@ def test_numbers_arrive_in_the_text() -> None:
     """What is counted is what a scrape reads, the process's own metrics beside it."""
     metrics.request("/v1/messages", 200, "ok", 0.3, 0.02)
     metrics.request("/v1/messages", 200, "ok", 700.0, None)
-    metrics.rejected("invalid_api_key")
+    metrics.count("newapi_rejected_total", "invalid_api_key")
     metrics.inflight(1)
     metrics.tokens("gpt", {"input": 5, "output": 0, "source": "upstream"})
     metrics.quota("gpt", "main", 12)

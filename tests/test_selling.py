@@ -92,6 +92,21 @@ def test_what_is_wrong(tmp_path: Path, topup: dict[str, Any], where: str, words:
     assert words in fault
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("session", "30s", "must be between a minute and 30 days"),
+        ("session", "31d", "must be between a minute and 30 days"),
+        ("title", " ", "must be printable text"),
+        ("title", "a\nb", "must be printable text"),
+    ],
+)
+def test_what_is_wrong_with_pages(tmp_path: Path, key: str, value: str, words: str) -> None:
+    """A session ends, and the service has a name."""
+    (fault,) = faults(tmp_path, None, **{key: value})
+    assert fault == f"portal.{key}: {words}"
+
+
 def test_our_own_address(tmp_path: Path) -> None:
     """A gateway needs the address at which it finds us (T-38); WeChat Pay one that is https."""
     (fault,) = faults(tmp_path, {"easypay": EASYPAY}, None)
@@ -127,4 +142,5 @@ def test_nothing_is_loaded_that_nobody_configured() -> None:
     code = "import sys, newapi_proxy.daemon.life; print(*sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     words = ("topup", "easypay", "wechat", "dashboard", "billing.credits", "store.orders", "cryptography")
+    words += ("web.portal", "web.pages", "web.browser", "accounts.sessions", "accounts.sums")
     assert [one for one in run.stdout.split() if any(word in one for word in words)] == []

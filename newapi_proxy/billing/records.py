@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import msgspec
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
 from newapi_proxy.billing import budgets
 from newapi_proxy.billing.budgets import Window
 from newapi_proxy.store.row import number, words
-from newapi_proxy.store.schema import ledger
+from newapi_proxy.store.schema import ledger, tokens
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -53,3 +53,39 @@ def explain(conn: Connection, request_id: str) -> Record | None:
         detail=words(row["detail"]),
         windows=budgets.read(words(row["budgets"])),
     )
+
+
+class Hold(msgspec.Struct, frozen=True):
+    """What is held for a request that runs: units, since when (unix seconds)."""
+
+    request_id: str
+    token: str
+    model: str
+    units: int
+    at: int
+
+
+class Holds(msgspec.Struct, frozen=True):
+    """The oldest open holds, how many there are in all, and their units."""
+
+    oldest: tuple[Hold, ...]
+    count: int
+    units: int
+
+
+def holds(conn: Connection, most: int) -> Holds:
+    """What is held now."""
+    open = ledger.c.state == "held"
+    asked = (
+        select(ledger.c.request_id, tokens.c.name, ledger.c.model, ledger.c.held, ledger.c.at)
+        .select_from(ledger.outerjoin(tokens, tokens.c.id == ledger.c.token_id))
+        .where(open)
+        .order_by(ledger.c.at, ledger.c.request_id)
+        .limit(most)
+    )
+    oldest = tuple(
+        Hold(words(row.request_id), words(row.name), words(row.model), number(row.held), number(row.at))
+        for row in conn.execute(asked)
+    )
+    row = conn.execute(select(func.count().label("count"), func.sum(ledger.c.held).label("units")).where(open)).one()
+    return Holds(oldest, number(row.count), number(row.units))

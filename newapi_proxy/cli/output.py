@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import re
 import sys
 import unicodedata
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
-from newapi_proxy.wire import tree
+from newapi_proxy.wire import sheet, tree
 
 Row = Mapping[str, Any]
-_FORMULA: Final = re.compile(r"[=+\-@]")
-_NUMBER: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 
 
 def table(rows: Sequence[Row], columns: Sequence[str]) -> None:
@@ -35,15 +31,8 @@ def json(value: Any) -> None:
 
 
 def delimited(rows: Sequence[Row], columns: Sequence[str]) -> None:
-    """CSV with a head line. What a spreadsheet would take for a formula gets an apostrophe: clients choose names."""
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([_cell(row.get(name)) for name in columns] for row in rows)
-
-
-def _cell(value: Any) -> str:
-    text = _text(value)
-    return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
+    """CSV with a head line."""
+    sys.stdout.write(sheet.text(columns, ([_text(row.get(name)) for name in columns] for row in rows)))
 
 
 def counted(number: int, noun: str) -> str:

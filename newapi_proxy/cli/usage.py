@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
 from datetime import date, datetime, timedelta
-from typing import Any, Final
+from typing import Final
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection
 
-from newapi_proxy.billing.charge import usd
+from newapi_proxy.accounts.sums import SUMS, summed
 from newapi_proxy.cli import journal, output, settings
 from newapi_proxy.cli.database import failed, use
 from newapi_proxy.clock import SystemClock
 from newapi_proxy.config.units import duration
 from newapi_proxy.store import logs
-from newapi_proxy.store.logs import Spent
 
 _BY: Final = ("token", "model", "channel", "day")
-_SUMS: Final = ("requests", "prompt_tokens", "completion_tokens", "quota")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -46,34 +43,13 @@ def run(args: argparse.Namespace) -> int:
         spent = logs.spent(conn, since, until)
         if args.format == "hledger":
             names = [name for name in args.by if name != "day"]
-            for line in journal.lines(summed(spent, ("day", *names), zone), names, _SUMS):
+            for line in journal.lines(summed(spent, ("day", *names), zone), names, SUMS):
                 print(line)
         else:
-            output.rows(summed(spent, args.by, zone), (*args.by, *_SUMS, "usd"), args.format)
+            output.rows(summed(spent, args.by, zone), (*args.by, *SUMS, "usd"), args.format)
         return 0
 
     return use(args, work, write=False, config=config)
-
-
-def summed(spent: Iterable[Spent], by: tuple[str, ...], zone: ZoneInfo) -> list[dict[str, Any]]:
-    """One row for each combination of what is asked for, days in the given zone, the dearest first within a day."""
-    sums: dict[tuple[str, ...], dict[str, int]] = {}
-    for one in spent:
-        day = datetime.fromtimestamp(one.at, zone).date().isoformat()
-        key = tuple(day if name == "day" else getattr(one, name) for name in by)
-        row = sums.setdefault(key, dict.fromkeys(_SUMS, 0))
-        for name in _SUMS:
-            row[name] += getattr(one, name)
-    ordered = sorted(sums.items(), key=lambda item: (_day(item[0], by), -item[1]["quota"], item[0]))
-    return [{**dict(zip(by, key, strict=True)), **row, "usd": _dollars(row["quota"])} for key, row in ordered]
-
-
-def _day(key: tuple[str, ...], by: tuple[str, ...]) -> str:
-    return key[by.index("day")] if "day" in by else ""
-
-
-def _dollars(quota: int) -> str:
-    return usd(quota) if quota >= 0 else f"-{usd(-quota)}"
 
 
 def _by(text: str) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.util import find_spec
+from ipaddress import ip_address
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -21,14 +22,24 @@ LOST: Final = "reaches no channel and model of this configuration"
 
 
 def _hollow(view: View) -> Iterator[Fault]:
-    """A portal of which no part is named serves nothing."""
-    portal = view.config.portal
-    if portal is not None and portal.topup is None:
-        yield view.wrong(("portal",), "names no part of it, so nothing is served: topup")
-    elif portal is not None and portal.topup is not None:
-        sold = portal.topup
-        if not (sold.redeem or sold.easypay or sold.wechat):
-            yield view.wrong(("portal", "topup"), "names no way to pay, so nothing is served: easypay, wechat, redeem")
+    """A shop that takes nothing."""
+    sold = view.config.portal.topup if view.config.portal is not None else None
+    if sold is not None and not (sold.redeem or sold.easypay or sold.wechat):
+        yield view.wrong(("portal", "topup"), "names no way to pay, so nothing is served: easypay, wechat, redeem")
+
+
+def _open(view: View) -> Iterator[Fault]:
+    """Pages on which people enter keys, at an address where others may read along."""
+    url = urlsplit(view.config.public_url or "")
+    if view.config.portal is not None and url.scheme == "http" and not _here(url.hostname or ""):
+        yield view.wrong(("public_url",), "is not https: keys that are entered at the portal can be read on the way")
+
+
+def _here(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _alone(view: View) -> Iterator[Fault]:
@@ -163,7 +174,7 @@ def _harmless(view: View, path: Path) -> bool:
         return False
 
 
-_ADVICE: Final[tuple[Rule, ...]] = (_hollow, _alone, _extras, _empty_channels, _lost_tokens, _lost_default)
+_ADVICE: Final[tuple[Rule, ...]] = (_hollow, _open, _alone, _extras, _empty_channels, _lost_tokens, _lost_default)
 
 
 def advice(view: View, priced: Priced | None, plain: Mapping[Path, Place], exposed: Iterable[str]) -> list[Fault]:

@@ -21,7 +21,7 @@ class Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Admin(Struct, frozen=True):
-    """Who may read the metrics on the main listener; without keys they are not there."""
+    """Who may read the metrics on the main listener and open the dashboard; without keys they are not there."""
 
     keys: Annotated[tuple[Secret, ...], doc("keys for /api, /metrics on this listener and the dashboard")] = ()
 
@@ -246,7 +246,7 @@ class Config(Struct, frozen=True):
         str | None, doc("own address as clients see it, for links in answers; absent: the one a client asked")
     ] = None
     trusted_proxies: Annotated[tuple[str, ...], doc("networks whose X-Forwarded-For is believed")] = ()
-    admin: Annotated[Admin, doc("who may read /metrics on the main listener")] = Admin()
+    admin: Annotated[Admin, doc("who may read /metrics on the main listener, and open the dashboard")] = Admin()
     relay: Annotated[Relay, doc("how a request is carried")] = Relay()
     media: Annotated[MediaConfig, doc("pictures and files inside requests")] = MediaConfig()
     idempotency: Annotated[Idempotency, doc("requests that bring an Idempotency-Key")] = Idempotency()
@@ -260,7 +260,7 @@ class Config(Struct, frozen=True):
     tokens: Annotated[tuple[Token, ...], doc("clients' keys")] = ()
     log: Annotated[Log, doc("standard output")] = Log()
     metrics: Annotated[Metrics, doc("Prometheus text")] = Metrics()
-    portal: Annotated[Portal | None, doc("what is there for people: top-up; absent: not mounted")] = None
+    portal: Annotated[Portal | None, doc("web pages for people, top-up; absent: not mounted")] = None
 
     def ratios_by_group(self) -> dict[str, float]:
         """Each group's factor on every price."""

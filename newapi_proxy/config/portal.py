@@ -6,7 +6,7 @@ from typing import Annotated
 
 import msgspec
 
-from newapi_proxy.config.units import doc
+from newapi_proxy.config.units import Duration, doc
 from newapi_proxy.secret import Secret
 
 
@@ -53,6 +53,8 @@ class TopUp(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Portal(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is there for people beside the relay."""
+    """What is there for people beside the relay: pages for holders of keys and for the operator."""
 
-    topup: Annotated[TopUp | None, doc("credit bought or redeemed over HTTP; absent: not mounted")] = None
+    title: Annotated[str, doc("what the pages call this service")] = "newapi-proxy"
+    session: Annotated[Duration, doc("how long a sign-in lasts")] = 43_200.0
+    topup: Annotated[TopUp | None, doc("credit bought or redeemed; absent: not mounted")] = None

@@ -1,6 +1,6 @@
-"""What must hold for top-up: amounts and factors that make sense, gateways that can be called and believed.
+"""What must hold for the portal: a session that ends, amounts and factors that make sense, gateways to be believed.
 
-Rules as in `rules`, for `portal.topup` alone. The keys of a gateway are read here, so that a broken one is told with
+Rules as in `rules`, for `portal` alone. The keys of a gateway are read here, so that a broken one is told with
 its place and not by the first customer.
 """
 
@@ -18,9 +18,21 @@ from newapi_proxy.config.rules import Rule, View
 from newapi_proxy.wire import sealing
 
 _AT: Final[Path] = ("portal", "topup")
+SHORTEST, LONGEST = 60.0, 30 * 86400.0  # seconds of a session
 _CURRENCY: Final = re.compile(r"[A-Z]{3}")
 _WORD: Final = re.compile(r"[\x21-\x7e]{1,128}")
 _CNY: Final = "CNY"  # WeChat Pay takes nothing else
+
+
+def _pages(view: View) -> Iterator[Fault]:
+    """A sign-in lasts for a while, and the service has a name."""
+    portal = view.config.portal
+    if portal is None:
+        return
+    if not SHORTEST <= portal.session <= LONGEST:
+        yield view.wrong(("portal", "session"), "must be between a minute and 30 days")
+    if not portal.title.strip() or not portal.title.isprintable():
+        yield view.wrong(("portal", "title"), "must be printable text")
 
 
 def _sold(view: View) -> Iterator[Fault]:
@@ -108,4 +120,4 @@ def _unreadable(read: Callable[[str], object], text: str) -> str:
     return ""
 
 
-RULES: Final[tuple[Rule, ...]] = (_sold,)
+RULES: Final[tuple[Rule, ...]] = (_pages, _sold)

@@ -166,7 +166,7 @@ class Record:
         )
         metrics.request(visit.route, self.status, self.end, seconds, self.ttft)
         if self.end == "rejected":
-            metrics.rejected(str(self.error.code) if self.error and self.error.code else OTHER)
+            metrics.count("newapi_rejected_total", str(self.error.code) if self.error and self.error.code else OTHER)
         if self.channel is not None:
             metrics.tokens(self.label, usage)
             metrics.quota(self.label, self.channel, self.quota)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Connection, RowMapping, case, func, select
+from sqlalchemy import Connection, RowMapping, and_, case, func, select, true
 from sqlalchemy import text as sql
 
 from newapi_proxy.store.row import number, truth, words
@@ -78,7 +78,20 @@ def add(conn: Connection, entries: Sequence[Entry]) -> None:
 
 def newest(conn: Connection, token_id: int, most: int) -> list[Entry]:
     """A key's last `most` rows of every type, the oldest first; NULL reads as nothing."""
-    asked = select(logs).where(logs.c.token_id == token_id).order_by(logs.c.id.desc()).limit(most)
+    return page(conn, (token_id,), (0, most))[::-1]
+
+
+def page(conn: Connection, token_ids: Sequence[int], span: tuple[int, int]) -> list[Entry]:
+    """Rows of every type of these keys, the newest first; `span`: how many are passed over, and how many are told."""
+    asked = select(logs).where(logs.c.token_id.in_(token_ids)).order_by(logs.c.id.desc())
+    return [_read(row) for row in conn.execute(asked.offset(span[0]).limit(span[1])).mappings()]
+
+
+def between(conn: Connection, token_ids: Sequence[int], since: int, until: int, most: int) -> list[Entry]:
+    """The last `most` charges and refunds of these keys from `since` to before `until`, the oldest first."""
+    mine = logs.c.token_id.in_(token_ids)
+    when = and_(logs.c.type.in_((CONSUME, REFUND)), logs.c.created_at >= since, logs.c.created_at < until)
+    asked = select(logs).where(mine, when).order_by(logs.c.id.desc()).limit(most)
     return [_read(row) for row in reversed(conn.execute(asked).mappings().all())]
 
 
@@ -86,8 +99,9 @@ def _read(row: RowMapping) -> Entry:
     return Entry(**{name: read(row[name]) for name, read in _READERS.items()})
 
 
-def spent(conn: Connection, since: int, until: int) -> list[Spent]:
-    """Charges less refunds from `since` to before `until` (unix seconds)."""
+def spent(conn: Connection, since: int, until: int, token_ids: Sequence[int] | None = None) -> list[Spent]:
+    """Charges less refunds from `since` to before `until` (unix seconds), of everybody or of these keys."""
+    mine = true() if token_ids is None else logs.c.token_id.in_(token_ids)
     begin = logs.c.created_at - logs.c.created_at % sql(_QUARTER)
     charged = logs.c.type == CONSUME
     channel = func.coalesce(channels.c.name, logs.c.channel_name, "")
@@ -103,7 +117,7 @@ def spent(conn: Connection, since: int, until: int) -> list[Spent]:
             func.sum(case((charged, logs.c.quota), else_=-logs.c.quota)).label("quota"),
         )
         .select_from(logs.outerjoin(channels, channels.c.id == logs.c.channel_id))
-        .where(logs.c.type.in_((CONSUME, REFUND)), logs.c.created_at >= since, logs.c.created_at < until)
+        .where(logs.c.type.in_((CONSUME, REFUND)), logs.c.created_at >= since, logs.c.created_at < until, mine)
         .group_by(logs.c.token_name, logs.c.model_name, channel, begin)
     )
     return [

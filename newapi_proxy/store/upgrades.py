@@ -14,7 +14,7 @@ from sqlalchemy import VARCHAR, Connection, Table, func, inspect, literal, selec
 from sqlalchemy.schema import CreateColumn
 
 from newapi_proxy.errors import OurError
-from newapi_proxy.store import adopting, hourly, origin, resting, schema, subjects, tasks
+from newapi_proxy.store import adopting, hourly, origin, resting, schema, sessions, subjects, tasks
 
 
 def _origin(conn: Connection) -> None:
@@ -87,6 +87,11 @@ def _order_columns(conn: Connection) -> None:
         conn.execute(text(f"CREATE UNIQUE INDEX idx_proxy_top_ups_trade_no ON {schema.top_ups.name} ({number.name})"))
 
 
+def _session_table(conn: Connection) -> None:
+    """Who is signed in at the pages."""
+    _create(conn, sessions.TABLE)
+
+
 UPGRADES: Final[Sequence[tuple[str, Callable[[Connection], None]]]] = (
     ("origin", _origin),
     ("inherited_tables", _inherited_tables),
@@ -99,6 +104,7 @@ UPGRADES: Final[Sequence[tuple[str, Callable[[Connection], None]]]] = (
     (adopting.UPGRADE, _task_tables),
     ("window_table", _window_table),
     ("order_columns", _order_columns),
+    ("session_table", _session_table),
 )
 
 

@@ -28,6 +28,7 @@ class User(msgspec.Struct, frozen=True, kw_only=True):
     group: str
     role: int
     status: int
+    display_name: str = ""
 
 
 def find(conn: Connection, id: int) -> User | None:
@@ -50,6 +51,7 @@ def _one(conn: Connection, meant: ColumnElement[bool], token: str | None = None)
         group=words(row["group"]) or "default",
         role=number(row["role"], 1),
         status=number(row["status"]),
+        display_name=words(row["display_name"]),
     )
 
 

@@ -71,20 +71,21 @@ def _enveloped(type: str) -> Callable[[str], Answer]:
 class Pace:
     """How often each address has asked since the present span began; spans are the same for all."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = MOST, span: float = SPAN) -> None:
+        self._most, self._span = most, span
         self._until = 0.0
         self._counts: dict[str, int] = {}
 
     def count(self, address: str, now: float) -> None:
         """Counts one question. Raises ClientError 429 where it is one too many."""
         if now >= self._until:
-            self._until = now + SPAN
+            self._until = now + self._span
             self._counts.clear()
         if address not in self._counts and len(self._counts) >= MOST_ADDRESSES:
             address = ""
         count = self._counts[address] = self._counts.get(address, 0) + 1
-        if count > MOST:
-            message = f"More than {MOST} questions within {SPAN:.0f} seconds."
+        if count > self._most:
+            message = f"More than {self._most} questions within {self._span:.0f} seconds."
             wait = self._until - now
             raise ClientError(message, status=429, kind="rate_limit", code="too_many_questions", retry_after=wait)
 

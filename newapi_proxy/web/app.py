@@ -174,6 +174,8 @@ class Edge:
         record = Record(visit, self.house.clock)
         if error is not None:
             record.failed(error, status or error.status)
+        elif status is not None:
+            record.status = status
         record.finish()
 
     def gone(self, visit: Visit) -> None:

@@ -32,7 +32,7 @@ def relay_edge(house: House) -> Edge:
     accounts = account_routes.routes(openai)
     tasks = Part(_has_tasks, lambda: _task_routes(openai))
     routes = [*relay_routes.routes(), *realtime_routes.routes(), *models, *accounts, *ops_routes.routes()]
-    parts = [tasks, Part(_sells, _topup_routes), Part(_sells_by_wechat, _wechat_routes)]
+    parts = [tasks, Part(_sells, _topup_routes), Part(_sells_by_wechat, _wechat_routes), Part(_shows, _page_routes)]
     return Edge(house, routes, openai, own, parts)
 
 
@@ -65,6 +65,16 @@ def _wechat_routes() -> Iterable[Route[Action]]:
     from newapi_proxy.web import wechat_routes
 
     return wechat_routes.routes()
+
+
+def _shows(snapshot: Snapshot) -> bool:
+    return snapshot.config.portal is not None
+
+
+def _page_routes() -> Iterable[Route[Action]]:
+    from newapi_proxy.web import portal_routes  # nothing of it is loaded where there are no pages (decision 2)
+
+    return portal_routes.routes()
 
 
 def metrics_edge(house: House) -> Edge:

@@ -38,6 +38,7 @@ _OURS: Final = frozenset(
 )
 LONGEST: Final = 4096  # of a header's value: some name what the request held, and clients and proxies bound theirs
 _LINES: Final = {one.value: b"HTTP/1.1 %d %b\r\n" % (one.value, one.phrase.encode()) for one in HTTPStatus}
+_ANY_ORIGIN: Final = b"Access-Control-Allow-Origin: *\r\n"
 _COPIED_BELOW: Final = 65536  # larger pieces go to the transport as they are, beside their frame
 _date: list[int | bytes] = [0, b""]
 
@@ -172,6 +173,17 @@ class Reply:
         else:
             transport.writelines((head, body))
 
+    def page(self, status: int, headers: Sequence[tuple[str, str]], body: bytes, cookies: Sequence[str] = ()) -> None:
+        """A whole answer of our own pages: it sets cookies, and other origins' scripts may not read it."""
+        assert not self.started, "one answer per request"
+        self.started = self.ended = True
+        framing = b"".join(b"Set-Cookie: %b\r\n" % _clean(one).encode("latin-1", "replace") for one in cookies)
+        framing += b"Content-Length: %d\r\n" % len(body)
+        head = self._made(status, headers, framing, streamed=False).replace(_ANY_ORIGIN, b"", 1)
+        transport = self._line.transport
+        if transport is not None and not transport.is_closing():
+            transport.write(head if self.bare else head + body)
+
     def _made(self, status: int, headers: Sequence[tuple[str, str]], framing: bytes, *, streamed: bool) -> bytes:
         """The head's bytes."""
         if self._line.retiring or not self._complete():
@@ -193,7 +205,7 @@ class Reply:
 @lru_cache(maxsize=512)
 def _given(status: int, headers: tuple[tuple[str, str], ...], streamed: bool) -> bytes:
     """What an answer's head says before its framing: mostly the same few, so made once."""
-    lines = [_LINES.get(status) or b"HTTP/1.1 %d Status\r\n" % status, b"Access-Control-Allow-Origin: *\r\n"]
+    lines = [_LINES.get(status) or b"HTTP/1.1 %d Status\r\n" % status, _ANY_ORIGIN]
     kind = next((value for name, value in headers if name.lower() == "content-type"), None)
     more: list[tuple[str, str]] = []
     if kind is None and status not in _NO_BODY:

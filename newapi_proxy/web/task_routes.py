@@ -12,7 +12,6 @@ from typing import Any, Final
 from urllib.parse import quote
 
 import msgspec
-from aiohttp import hdrs
 
 from newapi_proxy import metrics
 from newapi_proxy.adapters._tasks import Tasks
@@ -29,7 +28,7 @@ from newapi_proxy.surfaces import midjourney, suno
 from newapi_proxy.surfaces.base import PATH
 from newapi_proxy.tasks.calls import Bounds, Desk, Errand, call, marked
 from newapi_proxy.tasks.submit import Asked, owner, submit
-from newapi_proxy.web import body, inbound, keys
+from newapi_proxy.web import body, browser, keys
 from newapi_proxy.web.app import Action, Call, Edge, Failure, wait
 from newapi_proxy.web.relay_routes import ONCE, received
 from newapi_proxy.web.router import Route
@@ -273,13 +272,7 @@ def _channel(snapshot: Snapshot, id: int) -> Channel | None:
 
 def _address(guest: Guest) -> str:
     """Our own address: as configured, else as this client wrote it, who alone reads the answer."""
-    config, arrival = guest.snapshot.config, guest.call.arrival
-    if config.public_url:
-        return config.public_url.rstrip("/")
-    peer = inbound.client_ip(arrival.connection.peer, (), ())
-    vouched = inbound.within(peer, inbound.networks(config.trusted_proxies))
-    secure = vouched and arrival.headers.get(hdrs.X_FORWARDED_PROTO, "").strip().lower() == "https"
-    return f"{'https' if secure else 'http'}://{arrival.headers.get(hdrs.HOST, '')}"
+    return browser.address(guest.snapshot.config, guest.call.arrival)
 
 
 async def _seed(guest: Guest) -> None:

@@ -30,6 +30,7 @@ from newapi_proxy.web.dashboard import Guest, Page, committed, failed, heard, un
 from newapi_proxy.web.relay_routes import received
 from newapi_proxy.web.router import Route
 
+ORDERS: Final = "newapi_topups_total"
 TEXT: Final = (("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store"))
 BACK: Final = b"Thank you. What you have paid for is on your balance as soon as the gateway has told us.\n"
 _LETTERS: Final = string.ascii_letters + string.digits
@@ -101,7 +102,7 @@ async def begun(guest: Guest, quote: Quote, provider: str, method: str) -> order
     id = await committed(guest.edge.house.db, orders.begin, order)
     if not id:
         raise Refused(topup.TOO_MANY)
-    metrics.topup(provider, "begun")
+    metrics.count(ORDERS, provider, "begun")
     return msgspec.structs.replace(order, id=id)
 
 
@@ -164,10 +165,17 @@ async def _noticed(edge: Edge, call: Call, share: body.Share, gateway: EasyPay, 
     return settled(payment, await committed(edge.house.db, credits.pay, payment))
 
 
+def counted(provider: str, outcome: str, units: int) -> None:
+    """A notice or a code came, with this outcome; `units` were credited by it."""
+    metrics.count(ORDERS, provider, outcome)
+    if units:
+        metrics.count("newapi_topup_quota_total", provider, amount=units)
+
+
 def settled(payment: credits.Payment, paid: credits.Paid) -> ClientError | None:
     """Counts and tells what became of a payment; why it is refused, None where it is credited now or was before."""
     provider = payment.provider or "operator"
-    metrics.topup(provider, paid.verdict, paid.units)
+    counted(provider, paid.verdict, paid.units)
     order = paid.order
     if paid.verdict == "paid" and order is not None:
         log.logger().info(
@@ -205,7 +213,7 @@ async def _redeem(guest: Guest) -> Answer:
     user_id, token_id = guest.holder.whose
     wanted = credits.Redeem(key, user_id, token_id, guest.at)
     verdict, units = await committed(guest.edge.house.db, credits.redeem, wanted)
-    metrics.topup("code", verdict, units)
+    counted("code", verdict, units)
     if verdict != "redeemed":
         raise Refused(topup.NOT_REDEEMED[verdict])
     log.logger().info("topup_paid", provider="code", user_id=user_id, token_id=token_id, quota=units)

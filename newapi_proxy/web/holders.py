@@ -1,0 +1,135 @@
+"""What the holder of a key, or of several, asks of the pages: all of it from the reports that other programs read, too.
+
+Figures of a period may read much of the log, so a thread does it. Knows no markup. Another's request is not there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from sqlalchemy import Connection
+
+from newapi_proxy.accounts import explaining, offers, reports, sums
+from newapi_proxy.billing import records, refunds
+from newapi_proxy.billing.charge import usd
+from newapi_proxy.errors import ClientError
+from newapi_proxy.snapshot import Token
+from newapi_proxy.store import logs, standing
+from newapi_proxy.web import portal
+from newapi_proxy.web.browser import Shown
+from newapi_proxy.web.pages import usage as view
+from newapi_proxy.web.pages.words import moment, say
+from newapi_proxy.web.portal import Account, Guest, KeyHolder, Operator, asked
+from newapi_proxy.wire import sheet as csv
+
+ROWS: Final = 50  # requests of one page
+MOST_PAGES: Final = 200
+MOST_LINES: Final = 50_000  # of a download; the newest
+PERIOD: Final = 30
+_HEAD: Final = ("time", "request_id", "key", "type", "model", "prompt_tokens", "completion_tokens", "usd", "quota")
+_KINDS: Final = {logs.CONSUME: "charge", logs.REFUND: "refund"}
+
+
+async def usage(guest: Guest) -> Shown:
+    """Keys, a period's use, the last requests, prices."""
+    visitor, days, place = portal.holder(guest), period(guest), _place(guest)
+    tokens, now, zone = _tokens(visitor), guest.at, guest.zone
+    since, ids = sums.begin(days, now, zone), [one.account.token_id for one in tokens]
+    whose = visitor.user.id if isinstance(visitor, Account) else _payer(tokens[0])
+
+    def read(conn: Connection) -> tuple[list[view.Key], view.Purse | None, list[logs.Spent], list[logs.Entry]]:
+        found = [_key(conn, guest, one) for one in tokens]
+        purse = view.Purse(*standing.of_account(conn, whose)) if whose else None
+        spent = logs.spent(conn, since, now + 1, ids)
+        return found, purse, spent, logs.page(conn, ids, ((place - 1) * ROWS, ROWS + 1))
+
+    keys, purse, spent, rows = await guest.edge.house.db.survey(read)
+    by_day = view.Usage(days, sums.dates(since, now, zone), sums.summed(spent, ("day", "model"), zone))
+    last = view.Recent(rows[:ROWS], place, len(rows) > ROWS and place < MOST_PAGES, len(tokens) > 1)
+    found = [view.keys(keys, purse, zone), view.used(by_day), view.recent(last, zone)]
+    if len(tokens) == 1:
+        offered = offers.offers(guest.snapshot, tokens[0])
+        found.append(view.offered(offered, patterns=offers.patterns(guest.snapshot, tokens[0])))
+    return guest.page(say("your_key" if len(tokens) == 1 else "your_keys"), *found)
+
+
+def _tokens(visitor: KeyHolder | Account) -> Sequence[Token]:
+    return (visitor.token,) if isinstance(visitor, KeyHolder) else visitor.tokens
+
+
+def _payer(token: Token) -> int:
+    """The account whose balance a key spends, 0 where it has none but its own."""
+    return token.account.user_id if token.account.user_limited else 0
+
+
+def _key(conn: Connection, guest: Guest, token: Token) -> view.Key:
+    windows = guest.snapshot.windows(token, guest.at) if token.budgets else ()
+    told = reports.token_usage(conn, token, windows)["data"]
+    ratio = guest.snapshot.group_ratio(token.group)
+    return view.Key(token, told, f"{ratio:f}", _state(token, guest.at))
+
+
+def _state(token: Token, at: int) -> str:
+    if not token.enabled or not token.user_enabled:
+        return "state_disabled"
+    if token.expired or (token.expires is not None and token.expires < at):
+        return "state_expired"
+    return "state_drained" if token.drained else "state_active"
+
+
+def period(guest: Guest) -> int:
+    """The days that are asked for."""
+    text = asked(guest, "days")
+    return int(text) if text in {str(days) for days in view.PERIODS} else PERIOD
+
+
+def _place(guest: Guest) -> int:
+    text = asked(guest, "page")
+    return min(MOST_PAGES, max(1, int(text))) if text.isdecimal() and len(text) < 6 else 1
+
+
+async def sheet(guest: Guest) -> Shown:
+    """A period's charges and refunds as CSV."""
+    visitor, days, now, zone = portal.holder(guest), period(guest), guest.at, guest.zone
+    since, ids = sums.begin(days, now, zone), [one.account.token_id for one in _tokens(visitor)]
+    found = await guest.edge.house.db.survey(lambda conn: logs.between(conn, ids, since, now + 1, MOST_LINES))
+    rows = (
+        (
+            moment(row.created_at, zone),
+            row.request_id,
+            row.token_name,
+            _KINDS[row.type],
+            row.model_name,
+            str(row.prompt_tokens),
+            str(row.completion_tokens),
+            f"{'-' if row.type == logs.REFUND else ''}{usd(row.quota)}",
+            str(-row.quota if row.type == logs.REFUND else row.quota),
+        )
+        for row in found
+    )
+    headers = (
+        ("Content-Type", "text/csv; charset=utf-8"),
+        ("Content-Disposition", f'attachment; filename="usage-{days}d.csv"'),
+    )
+    return Shown(body=csv.text(_HEAD, rows).encode(), headers=headers)
+
+
+async def request(guest: Guest) -> Shown:
+    """One request as the ledger has it; the operator sees everybody's, and what was tried."""
+    all_of_it = isinstance(guest.visitor, Operator)
+    mine = () if all_of_it else {one.account.token_id for one in _tokens(portal.holder(guest))}
+    id, zone = guest.call.tail, guest.zone
+
+    def read(conn: Connection) -> tuple[records.Record | None, records.Record | None]:
+        return records.explain(conn, id), records.explain(conn, f"{refunds.MARK}{id}")
+
+    record, back = await guest.edge.house.db.read(read)
+    if record is None or not (all_of_it or record.token_id in mine):
+        raise ClientError(say("request_gone"), status=404, kind="not_found", code="request_unknown")
+    detail = explaining.detail(record)
+    told = list(explaining.facts(record, detail, zone, own=not all_of_it))
+    if back is not None:
+        told.append(("refund", explaining.back(back, zone)))
+    attempts = detail.get("attempts") or () if all_of_it else ()
+    return guest.page(say("request_title"), view.request(told, explaining.steps(record, detail), attempts))
