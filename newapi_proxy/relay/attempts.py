@@ -1,4 +1,4 @@
-"""Attempts: one candidate after another until one answers, the budget is spent, or the client has gone.
+"""The attempts of one request: each opens an answer and moves it to the client.
 
 Attempts may change until content is on its way to the client, never after (decision 11).
 """
@@ -15,20 +15,20 @@ from newapi_proxy.adapters.base import speaks
 from newapi_proxy.errors import OurError, ProxyError, Unsupported, UpstreamFailure
 from newapi_proxy.ir.ask import Ask
 from newapi_proxy.ports import Incoming, Interrupt, Sink
+from newapi_proxy.relay import candidates
 from newapi_proxy.relay.attempt import Prepared, Served, hear, open_answer, prepare, rebuilt, together
 from newapi_proxy.relay.batches import instead, raw
 from newapi_proxy.relay.house import Given, House
-from newapi_proxy.relay.limits import Stay, refused
+from newapi_proxy.relay.limits import Stay
 from newapi_proxy.relay.media import Parcels, by_url
 from newapi_proxy.relay.pipe import WHOLE, Pipe, Retold, looks_whole, pipe
-from newapi_proxy.relay.plan import Candidate, Plan, mapped, retries
+from newapi_proxy.relay.plan import Candidate, Plan
 from newapi_proxy.relay.pump import Departed, Watch, pump
 from newapi_proxy.relay.record import Record
 from newapi_proxy.relay.uploads import uploaded
 from newapi_proxy.relay.worded import worded
 from newapi_proxy.surfaces.base import Face
 
-LONGEST_CODE: Final = 64
 LISTED: Final = 4096  # characters of a list of dropped parameters; a body may hold any number of unknown names
 
 
@@ -52,7 +52,7 @@ class Attempts:
     """One request's attempts, and the upstream response that is open at the moment."""
 
     __slots__ = (
-        "_given", "_house", "_incoming", "_parcels", "_pipe", "_prepared", "_record", "_sink", "_watch", "stay"
+        "_given", "_house", "_incoming", "_parcels", "_pipe", "_prepared", "_record", "_sink", "stay", "watch"
     )  # fmt: skip
 
     def __init__(self, house: House, given: Given, sink: Sink, record: Record) -> None:
@@ -66,7 +66,7 @@ class Attempts:
         self._pipe: Pipe | None = None
         self._parcels: Parcels | None = None
         self.stay = Stay(house.windows, given)
-        self._watch = Watch(
+        self.watch = Watch(
             sink,
             self._begin,
             keepalive=given.surface.keepalive(given.ask) if given.ask.stream and not given.ask.count_only else b"",
@@ -74,42 +74,13 @@ class Attempts:
             total=relay.total_timeout,
             silence=relay.streaming_timeout,
         )
-        house.watches.add(self._watch)
+        house.watches.add(self.watch)
 
-    async def run(self, plan: Plan) -> Outcome:
-        """Tries candidates. Raises what the client must be told when none of them delivered anything."""
-        given = self._given
-        relay = given.snapshot.config.relay
-        self.stay.begun = True
-        failure: ProxyError | None = None
-        made = 0
-        while made < relay.max_attempts and not (made and self._watch.over):
-            candidate = plan.next()
-            if candidate is None:
-                break
-            if candidate.channel.ceilings and (full := await self.stay.attempt(candidate)) is not None:
-                plan.full(candidate, whole=full.ceiling.scope == "channel")
-                continue
-            try:
-                ask = await self._carried(candidate) if self._carries(candidate) else given.ask
-                granted = "" if candidate.channel.adapter.credential is None else self._held(candidate)
-                prepared = prepare(candidate, ask, given, granted)
-            except Unsupported as error:
-                failure = failure or error
-                self.stay.unsent()
-                plan.skip(candidate)
-                continue
-            made += 1
-            outcome = await self._attempt(prepared)
-            if not isinstance(outcome, UpstreamFailure):
-                return outcome
-            failure = outcome
-            self.stay.passed()
-            if not retries(outcome, candidate.channel, relay.no_retry):
-                break
-        if failure is None or (isinstance(failure, Unsupported) and (plan.resting or self.stay.full)):
-            raise self._nobody()
-        raise failure
+    async def ready(self, candidate: Candidate) -> Prepared:
+        """See candidates.Way."""
+        ask = await self._carried(candidate) if self._carries(candidate) else self._given.ask
+        granted = "" if candidate.channel.adapter.credential is None else self._held(candidate)
+        return prepare(candidate, ask, self._given, granted)
 
     async def count(self, plan: Plan) -> int | None:
         """The first candidate's own token count, where it has one and answers."""
@@ -122,8 +93,7 @@ class Attempts:
             return None
         counting = candidate.channel.adapter.counting
         try:
-            ask = await self._carried(candidate) if self._carries(candidate) else given.ask
-            prepared = prepare(candidate, ask, given, self._held(candidate))
+            prepared = await self.ready(candidate)
         except Unsupported:
             self.stay.unsent()
             return None
@@ -133,7 +103,7 @@ class Attempts:
             tokens = counting.tokens(await self._incoming.whole(WHOLE))
         except UpstreamFailure as failure:
             self._house.health.failed(candidate.channel, candidate.key, failure, trial=False)
-            self._note(prepared, failure, since)
+            candidates.note(given, self._record, candidate, failure, since)
             return None
         self._record.tried(candidate, 200, "ok", since)
         self._record.served(candidate.channel, prepared.upstream_model)
@@ -165,7 +135,7 @@ class Attempts:
             dialect = speaks(channel.adapter, ask.dialect, model)
             if dialect is not None and dialect.dialect == ask.dialect:
                 return ask
-        return await self._parcels.carried(channel.adapter.by_bytes, model, lambda: self._watch.attempt(None))
+        return await self._parcels.carried(channel.adapter.by_bytes, model, lambda: self.watch.attempt(None))
 
     def dropped(self) -> list[tuple[str, str]]:
         """The header that names what the provider could not be given (decision 12)."""
@@ -187,8 +157,8 @@ class Attempts:
         """Lets go of everything."""
         self._release()
         self.stay.close()
-        self._watch.close()
-        self._house.watches.discard(self._watch)
+        self.watch.close()
+        self._house.watches.discard(self.watch)
 
     def _begin(self) -> None:
         """The status goes out: with the first content, or with the first keep-alive."""
@@ -203,7 +173,8 @@ class Attempts:
         self._begin()
         self._record.first_byte()
 
-    async def _attempt(self, prepared: Prepared) -> Outcome | UpstreamFailure:
+    async def attempt(self, prepared: Prepared) -> Outcome | UpstreamFailure:
+        """See candidates.Way."""
         health, channel = self._house.health, prepared.candidate.channel
         ask, relay = self._given.ask, self._given.snapshot.config.relay
         streamed = ask.stream and not ask.handed  # a picture may take minutes to begin
@@ -238,13 +209,11 @@ class Attempts:
             health.failed(channel, prepared.candidate.key, failure, trial=trial)
             self._release()
             self.stay.failed(failure)
-            self._note(prepared, failure, since)
+            candidates.note(self._given, self._record, prepared.candidate, failure, since)
             partly = self._partly(prepared)
             if partly is not None:
                 return Cut(partly, failure)
-            if (status := mapped(failure, channel)) != failure.upstream_status:
-                failure.status = status
-            return failure
+            return candidates.told(failure, prepared.candidate)
         except OurError as ours:
             health.released(channel, trial=trial)
             self._release()
@@ -261,7 +230,7 @@ class Attempts:
         return served
 
     def _open(self, prepared: Prepared, first_token: float | None) -> Awaitable[Incoming]:
-        interrupt = self._watch.attempt(first_token)
+        interrupt = self.watch.attempt(first_token)
         timeout = self._given.snapshot.config.relay.connect_timeout
         adapter = prepared.candidate.channel.adapter
         if adapter.uploads is None and adapter.credential is None:
@@ -311,7 +280,7 @@ class Attempts:
         whole = looks_whole(incoming.headers.get("content-type", ""), first) and not raw(prepared.dialect)
         made = Retold if whole else pipe
         self._pipe = made(given.surface, prepared.dialect, given.ask, prepared.face)
-        await pump(incoming, first, self._pipe, self._sink, self._watch, self._commit)
+        await pump(incoming, first, self._pipe, self._sink, self.watch, self._commit)
         return Served(prepared, self._pipe.heard, pipe=self._pipe)
 
     async def _gathered(self, prepared: Prepared) -> Served:
@@ -350,38 +319,3 @@ class Attempts:
     def _told(self) -> bool:
         """Whether upstream has said what the answer costs."""
         return self._pipe is not None and self._pipe.heard.usage is not None
-
-    def _nobody(self) -> ProxyError:
-        """Every channel is full, or held back at the moment: says for how long."""
-        given = self._given
-        waits = [
-            self._house.health.wait(channel, key)
-            for tier in given.snapshot.tiers(given.token.group, given.ask.model)
-            for channel in tier
-            for key in range(max(1, len(channel.keys)))
-        ]
-        if self.stay.full:
-            self.stay.forgo()
-            resting = (wait for wait in waits if wait > 0)
-            return refused(self.stay.full, f"Every channel for the model {given.ask.model}", resting)
-        return OurError(
-            f"All channels for the model {given.ask.model} are resting after failures.",
-            status=503,
-            code="channels_resting",
-            retry_after=min(waits, default=1.0),
-        )
-
-    def _note(self, prepared: Prepared, failure: UpstreamFailure, since: float) -> None:
-        """What went wrong, without the words of an answer: a provider's message may quote the prompt."""
-        code = str(failure.code)[:LONGEST_CODE]
-        self._record.tried(prepared.candidate, failure.upstream_status, failure.kind, since, code)
-        log.logger().warning(
-            "attempt_failed",
-            request_id=self._given.id,
-            channel=prepared.candidate.channel.name,
-            status=failure.upstream_status,
-            kind=failure.kind,
-            code=code,
-            message=failure.message if failure.upstream_status == 0 else None,
-            detail=failure.detail,
-        )

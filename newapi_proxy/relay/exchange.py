@@ -23,7 +23,7 @@ from newapi_proxy.errors import ClientError, OurError, ProxyError, internal
 from newapi_proxy.ir.ask import Ask
 from newapi_proxy.ir.usage import NOTHING, Usage
 from newapi_proxy.ports import Sink
-from newapi_proxy.relay import entry
+from newapi_proxy.relay import candidates, entry
 from newapi_proxy.relay.attempt import Served
 from newapi_proxy.relay.attempts import Attempts, Cut, Left, Outcome
 from newapi_proxy.relay.house import Given, House
@@ -119,7 +119,7 @@ async def _answer(house: House, given: Given, sink: Sink, record: Record, attemp
         await attempts.stay.enter()
     with Held(house.db, hold, record.attempts) as held:
         await held.take()
-        outcome = await attempts.run(plan)
+        outcome: Outcome = await candidates.first(house, given, plan, attempts)
         end, served = _ended(outcome)
         billed = last = None
         if served is not None:

@@ -20,7 +20,7 @@ from newapi_proxy.ir.ask import Ask
 from newapi_proxy.ir.session import Meter, Moment
 from newapi_proxy.ir.usage import Usage, clamped
 from newapi_proxy.ports import Sink
-from newapi_proxy.relay import exchange
+from newapi_proxy.relay import candidates, exchange
 from newapi_proxy.relay.attempt import Served
 from newapi_proxy.relay.dialing import Dialing, Reached
 from newapi_proxy.relay.house import Given, House
@@ -95,7 +95,7 @@ async def _served(house: House, given: Given, dialing: Dialing, record: Record, 
     await purse.hold()
     failed: BaseException | None = None
     try:
-        reached = await dialing.reach(plan, house.dialer)
+        reached = await candidates.first(house, given, plan, dialing)
         record.served(reached.prepared.candidate.channel, reached.prepared.upstream_model)
         try:
             client = accept()
