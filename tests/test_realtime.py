@@ -20,6 +20,7 @@ from newapi_proxy.config.model import Limits, Price, Relay, Token
 from newapi_proxy.daemon.drain import drain
 from newapi_proxy.errors import UpstreamFailure
 from newapi_proxy.ports import Interrupt
+from newapi_proxy.relay.health import KEY_PAUSE
 from newapi_proxy.relay.sockets import Refusal, Socket
 from newapi_proxy.relay.talk import RESPONSES
 from newapi_proxy.secret import Secret
@@ -490,6 +491,8 @@ async def test_a_key_of_ours_that_fails_is_not_the_clients(tmp_path: Path) -> No
         with pytest.raises(WSServerHandshakeError) as refused:
             await made.connect()
         assert refused.value.status == 503
+        assert refused.value.headers is not None
+        assert KEY_PAUSE - 60 < int(refused.value.headers["Retry-After"]) <= KEY_PAUSE
 
 
 async def test_a_session_takes_a_slot(tmp_path: Path) -> None:
