@@ -162,6 +162,19 @@ async def test_a_whole_answer_again(tmp_path: Path, lines: Any) -> None:
     assert (one["quota"] > 0, two["quota"], two["model"], two["attempts"], two["end"]) == (True, 0, "m", [], "ok")
 
 
+async def test_a_damaged_answer_leaves_its_line(tmp_path: Path, lines: Any) -> None:
+    """What nobody expected when an answer is told again is a failure of ours, with a request line like any."""
+    async with playing(tmp_path, whole()) as play:
+        await play.ask()
+        damage = "UPDATE proxy_replies SET headers = 'no headers'"
+        await play.there.house.db.write(lambda conn, _: [conn.exec_driver_sql(damage)], None)
+        with pytest.raises(TypeError):
+            await play.ask()
+        assert len(await play.charged()) == 1
+    _, broken = lines()
+    assert (broken["status"], broken["error"]["code"], broken["model"]) == (500, "internal_error", "m")
+
+
 async def test_a_stream_again(tmp_path: Path) -> None:
     """A stream is told again to the byte, with its type, however often."""
     async with playing(tmp_path, Script(*STREAM)) as play:

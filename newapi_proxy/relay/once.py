@@ -65,18 +65,27 @@ async def chat(
     house: House, visit: Visit, surface: Surface, body: bytes | Form, headers: Mapping[str, str], sink: Sink
 ) -> None:
     """Answers one request that brings an idempotency key; see exchange.chat."""
+    record: Record | None = Record(visit, house.clock)
     try:
         async with turn(house, visit, body, headers, sink) as mine:
             if isinstance(mine, Keeping):
+                record = None  # the exchange has one of its own
                 visit = msgspec.structs.replace(visit, keeping=mine)
                 await exchange.chat(house, visit, surface, body, headers, mine)
                 return
-        record = Record(visit, house.clock)
+        assert record is not None
         _named(record, surface, body, headers)
         mine.tell(record, sink)
-        record.finish()
     except ProxyError as error:
-        exchange.reject(house, visit, surface, sink, error)
+        record = record or Record(visit, house.clock)
+        exchange.tell(visit, surface, sink, error, record, None)
+    except BaseException:
+        if record is not None:
+            record.broke()
+        raise
+    finally:
+        if record is not None:
+            record.finish()
 
 
 @asynccontextmanager
