@@ -61,6 +61,7 @@ EVENTS: Final = frozenset(
         "tasks_adopted",  # New API's, open when its database came here
         "topup_paid",
         "topup_refused",  # a notice whose signature was right
+        "login_bound",  # an account elsewhere signs in a user or a key from now on, or no more
         "settle_failed",
         "holds_recovered",
         "ledger_unavailable",

@@ -93,6 +93,7 @@ def test_everything_at_once(tmp_path: Path) -> None:
     assert loaded.config.log == model.Log()
     assert loaded.config.portal is not None
     assert loaded.config.portal.topup is not None
+    assert loaded.config.portal.telegram is not None
     assert loaded.config.portal.session == portal.Portal().session
     sold = loaded.config.portal.topup
     unsaid = portal.TopUp()
@@ -109,6 +110,7 @@ def test_everything_at_once(tmp_path: Path) -> None:
         model.Config, model.Admin, model.Relay, model.MediaConfig, model.Fetch, model.Tasks, model.Tier, model.Price,
         model.Ratios, model.Override, model.Group, model.Limits, model.Channel, model.Budget, model.Token, model.Log,
         model.Metrics, portal.Portal, portal.TopUp, portal.EasyPay, portal.WechatPay,
+        portal.Telegram,
     ],
 )  # fmt: skip
 def test_every_key_is_documented(struct: type[msgspec.Struct]) -> None:

@@ -93,6 +93,27 @@ def test_what_is_wrong(tmp_path: Path, topup: dict[str, Any], where: str, words:
 
 
 @pytest.mark.parametrize(
+    ("bot", "token", "wrong"),
+    [
+        ("light_bot", "123456789:AAE-test-bot-token_abcdefghijklmnopqr", []),
+        ("@light_bot", "123456789:AAE-test-bot-token_abcdefghijklmnopqr", ["bot: is no bot's user name"]),
+        ("light_bot", "123456789", ["token: is no bot's token"]),
+        ("light_bot", "", ["token: has no value"]),
+        ("a b", "x:y", ["bot: is no bot's user name", "token: is no bot's token"]),
+    ],
+)
+def test_a_bot(tmp_path: Path, bot: str, token: str, wrong: list[str]) -> None:
+    """A bot has a name as Telegram has it, and a token that is one; an empty token would let in anybody."""
+    found = faults(tmp_path, None, telegram={"bot": bot, "token": token})
+    assert [one.removeprefix("portal.telegram.").partition(",")[0].partition(":")[0] for one in found] == [
+        one.partition(":")[0] for one in wrong
+    ]
+    assert all(words in one for one, words in zip(found, wrong, strict=True))
+    config = loaded(tmp_path, None, telegram={"bot": "light_bot", "token": "123456789:AAE-test-bot-token"}).config
+    assert "AAE-test" not in "\n".join(render(config, None))
+
+
+@pytest.mark.parametrize(
     ("key", "value", "words"),
     [
         ("session", "30s", "must be between a minute and 30 days"),

@@ -52,9 +52,17 @@ class TopUp(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     wechat: Annotated[WechatPay | None, doc("sell by WeChat Pay; absent: not mounted")] = None
 
 
+class Telegram(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A bot whose widget signs people in. BotFather's /setdomain names our address to it."""
+
+    bot: Annotated[str, doc("the bot's user name, without @ (TelegramBotName)")]
+    token: Annotated[Secret, doc("the bot's token, NUMBER:TEXT (TelegramBotToken)")]
+
+
 class Portal(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is there for people beside the relay: pages for holders of keys and for the operator."""
 
     title: Annotated[str, doc("what the pages call this service")] = "newapi-proxy"
     session: Annotated[Duration, doc("how long a sign-in lasts")] = 43_200.0
+    telegram: Annotated[Telegram | None, doc("sign in by Telegram; absent: not offered")] = None
     topup: Annotated[TopUp | None, doc("credit bought or redeemed; absent: not mounted")] = None

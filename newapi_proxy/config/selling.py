@@ -19,6 +19,8 @@ from newapi_proxy.wire import sealing
 
 _AT: Final[Path] = ("portal", "topup")
 SHORTEST, LONGEST = 60.0, 30 * 86400.0  # seconds of a session
+_BOT: Final = re.compile(r"[A-Za-z0-9_]{3,64}")
+_BOT_TOKEN: Final = re.compile(r"[!-~]{16,128}")
 _CURRENCY: Final = re.compile(r"[A-Z]{3}")
 _WORD: Final = re.compile(r"[\x21-\x7e]{1,128}")
 _CNY: Final = "CNY"  # WeChat Pay takes nothing else
@@ -33,6 +35,13 @@ def _pages(view: View) -> Iterator[Fault]:
         yield view.wrong(("portal", "session"), "must be between a minute and 30 days")
     if not portal.title.strip() or not portal.title.isprintable():
         yield view.wrong(("portal", "title"), "must be printable text")
+    if portal.telegram is not None:
+        if not _BOT.fullmatch(portal.telegram.bot):
+            bare = portal.telegram.bot.removeprefix("@")
+            hint = bare if _BOT.fullmatch(bare) else ""
+            yield view.wrong(("portal", "telegram", "bot"), "is no bot's user name: letters, digits and _", hint)
+        if not _BOT_TOKEN.fullmatch(portal.telegram.token.reveal()):
+            yield view.wrong(("portal", "telegram", "token"), "is no bot's token: NUMBER:TEXT, without blanks")
 
 
 def _sold(view: View) -> Iterator[Fault]:

@@ -14,7 +14,7 @@ from sqlalchemy import VARCHAR, Connection, Table, func, inspect, literal, selec
 from sqlalchemy.schema import CreateColumn
 
 from newapi_proxy.errors import OurError
-from newapi_proxy.store import adopting, hourly, origin, resting, schema, sessions, subjects, tasks
+from newapi_proxy.store import adopting, hourly, logins, origin, resting, schema, sessions, subjects, tasks
 
 
 def _origin(conn: Connection) -> None:
@@ -92,6 +92,11 @@ def _session_table(conn: Connection) -> None:
     _create(conn, sessions.TABLE)
 
 
+def _login_table(conn: Connection) -> None:
+    """Which accounts elsewhere keys without a user are signed in by."""
+    _create(conn, logins.TABLE)
+
+
 UPGRADES: Final[Sequence[tuple[str, Callable[[Connection], None]]]] = (
     ("origin", _origin),
     ("inherited_tables", _inherited_tables),
@@ -105,6 +110,7 @@ UPGRADES: Final[Sequence[tuple[str, Callable[[Connection], None]]]] = (
     ("window_table", _window_table),
     ("order_columns", _order_columns),
     ("session_table", _session_table),
+    ("login_table", _login_table),
 )
 
 

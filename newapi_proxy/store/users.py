@@ -41,6 +41,11 @@ def by_access_token(conn: Connection, text: str) -> User | None:
     return _one(conn, users.c.access_token == text, text) if text else None
 
 
+def by_column(conn: Connection, column: str, text: str) -> User | None:
+    """Who has this text in a column of that name, such as the number of an account elsewhere."""
+    return _one(conn, users.c[column] == text) if text else None
+
+
 def _one(conn: Connection, meant: ColumnElement[bool], token: str | None = None) -> User | None:
     row = conn.execute(select(users).where(meant, users.c.deleted_at.is_(None))).mappings().first()
     if row is None or (token is not None and not compare_digest(words(row["access_token"]).encode(), token.encode())):

@@ -103,15 +103,16 @@ def kept(headers: Mapping[str, str], name: str = COOKIE) -> str:
     return ""
 
 
-def own(config: Config, arrival: Arrival) -> bool:
-    """Whether the request was sent from one of our pages, or by no browser."""
+def own(config: Config, arrival: Arrival, *, proven: bool = False) -> bool:
+    """Whether the request was sent from one of our pages, or by no browser; `proven`: nothing less than a word for it
+    will do, as a browser that is led here by another site may say nothing where it sends no form."""
     headers = arrival.headers
     site = headers.get(_SITE)
     if site is not None:
         return site.strip().lower() == _SAME
     told = headers.get(hdrs.ORIGIN) or headers.get(hdrs.REFERER)
     if told is None:
-        return True
+        return not proven
     ours = {headers.get(hdrs.HOST, "").lower(), _place(config.public_url or "")} - {""}
     return _place(told) in ours
 

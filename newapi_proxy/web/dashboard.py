@@ -23,7 +23,7 @@ from newapi_proxy.snapshot import Token
 from newapi_proxy.store import users
 from newapi_proxy.store.db import Database
 from newapi_proxy.store.groups import unavailable
-from newapi_proxy.web import body, keys
+from newapi_proxy.web import body, browser, keys, portal
 from newapi_proxy.web.account_routes import FRESH, Answer, Pace, plain
 from newapi_proxy.web.app import Action, Call, Edge, bare_404, wait
 from newapi_proxy.web.ops_routes import is_admin
@@ -38,7 +38,8 @@ COMMIT_SECONDS: Final = 4.0  # for a write: gateways want their answer within fi
 _USER: Final = "New-Api-User"
 _LONGEST: Final = 128  # characters of an access token
 _NOT: Final = "无权进行此操作\uff0c"
-_NOBODY: Final = f"{_NOT}未登录且未提供 access token"
+NOBODY: Final = f"{_NOT}未登录且未提供 access token"
+NO_HEADER: Final = f"{_NOT}请刷新页面或清空缓存后重试"
 _UNKNOWN: Final = f"{_NOT}access token 无效"
 _NO_NUMBER: Final = f"{_NOT}登录信息无效\uff0c请重新登录"
 _OTHER: Final = f"{_NOT}与登录用户不匹配\uff0c请重新登录"
@@ -159,13 +160,39 @@ async def _holder(edge: Edge, call: Call, page: Page) -> Holder:
     visit, headers = call.visit, call.arrival.headers
     text = next(keys.presented("", "", {"authorization": headers.get(hdrs.AUTHORIZATION, "")}), "")
     if not text:
-        raise ClientError(_NOBODY, status=401, kind="unauthorized", code="not_logged_in")
+        return await _signed_in(edge, call, page)
     if page.admin and edge.house.snapshot.config.admin.keys and is_admin(edge, call):
         return _OPERATOR
     edge.guesses.check(visit.client_ip, visit.arrived)
     token = edge.keys.find(edge.house.snapshot, text)
     holder = await _account(edge, call, text) if token is None else await _key(edge, call, token)
-    _same(holder.user, headers.get(_USER))
+    same(holder.user.id, headers.get(_USER))
+    return _allowed(holder, page)
+
+
+async def _signed_in(edge: Edge, call: Call, page: Page) -> Holder:
+    """Who is signed in at the pages, if the request names the account as New API's pages do: a form of another site
+    cannot (T-39)."""
+    headers, snapshot = call.arrival.headers, edge.house.snapshot
+    if snapshot.config.portal is None or not browser.kept(headers):
+        raise ClientError(NOBODY, status=401, kind="unauthorized", code="not_logged_in")
+    named = headers.get(_USER)
+    if named is None:
+        raise ClientError(NO_HEADER, status=401, kind="unauthorized", code="wrong_user")
+    guest = portal.Guest(edge, call, snapshot, snapshot.config.portal, body.Share(edge.budget, 0))
+    match (await portal.known(guest)).visitor:
+        case portal.Account(user):
+            holder = Holder(user)
+        case portal.KeyHolder(token):
+            holder = await _key(edge, call, token)
+        case portal.Operator() | None:
+            raise ClientError(NOBODY, status=401, kind="unauthorized", code="not_logged_in")
+    same(holder.user.id, named)
+    return _allowed(holder, page)
+
+
+def _allowed(holder: Holder, page: Page) -> Holder:
+    """Whether they may. Raises ClientError."""
     if holder.user.status != users.ENABLED and not holder.token_id:
         raise ClientError(_BANNED, status=403, kind="permission", code="user_disabled")
     if page.admin and (holder.token is not None or holder.user.role < users.ADMIN):
@@ -200,13 +227,16 @@ async def _key(edge: Edge, call: Call, token: Token) -> Holder:
     return Holder(msgspec.structs.replace(found, group=token.group), account.token_id, token)
 
 
-def _same(user: users.User, named: str | None) -> None:
-    """The number that New API's newer pages send along is that of the account; older clients send none."""
+def same(id: int, named: str | None) -> None:
+    """The number that New API's newer pages send along is that of the account; older clients send none.
+
+    Raises ClientError 401.
+    """
     if named is None:
         return
     if not (named.isascii() and named.isdecimal()):
         raise ClientError(_NO_NUMBER, status=401, kind="unauthorized", code="wrong_user")
-    if int(named[:_LONGEST]) != user.id:
+    if int(named[:_LONGEST]) != id:
         raise ClientError(_OTHER, status=401, kind="unauthorized", code="wrong_user")
 
 

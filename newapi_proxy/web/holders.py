@@ -20,7 +20,7 @@ from newapi_proxy.web import portal
 from newapi_proxy.web.browser import Shown
 from newapi_proxy.web.pages import usage as view
 from newapi_proxy.web.pages.words import moment, say
-from newapi_proxy.web.portal import Account, Guest, KeyHolder, Operator, asked
+from newapi_proxy.web.portal import Account, Guest, KeyHolder, Operator
 from newapi_proxy.wire import sheet as csv
 
 ROWS: Final = 50  # requests of one page
@@ -80,12 +80,12 @@ def _state(token: Token, at: int) -> str:
 
 def period(guest: Guest) -> int:
     """The days that are asked for."""
-    text = asked(guest, "days")
+    text = guest.asked("days")
     return int(text) if text in {str(days) for days in view.PERIODS} else PERIOD
 
 
 def _place(guest: Guest) -> int:
-    text = asked(guest, "page")
+    text = guest.asked("page")
     return min(MOST_PAGES, max(1, int(text))) if text.isdecimal() and len(text) < 6 else 1
 
 

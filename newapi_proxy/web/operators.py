@@ -17,7 +17,7 @@ from newapi_proxy.web import holders, portal
 from newapi_proxy.web.browser import Shown
 from newapi_proxy.web.pages import overview as view
 from newapi_proxy.web.pages.words import say
-from newapi_proxy.web.portal import Guest, asked
+from newapi_proxy.web.portal import Guest
 
 HOLDS: Final = 50
 _ATTEMPTS: Final = "newapi_attempts_total"
@@ -68,4 +68,4 @@ def _channel(channel: Channel, held: str, reasons: Mapping[str, str]) -> view.Ch
 async def search(guest: Guest) -> Shown:
     """To the page of the request that is asked for."""
     portal.operator(guest)
-    return guest.away(f"requests/{quote(asked(guest, 'id').strip() or '-', safe='')}")
+    return guest.away(f"requests/{quote(guest.asked('id').strip() or '-', safe='')}")

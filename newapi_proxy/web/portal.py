@@ -31,9 +31,10 @@ from newapi_proxy.web.pages.words import say
 
 
 class KeyHolder(msgspec.Struct, frozen=True):
-    """Signed in with a key: sees this one."""
+    """Signed in with a key: sees this one. `digest` in hex."""
 
     token: Token
+    digest: str
 
 
 class Account(msgspec.Struct, frozen=True):
@@ -51,11 +52,13 @@ Visitor: TypeAlias = KeyHolder | Account | Operator
 LOGIN: Final = "login"
 USAGE: Final = "usage"
 DASHBOARD: Final = "dashboard"
+SETTING: Final = "setting"  # where New API's pages have it, too
+SIGNINS: Final = "newapi_signins_total"
 FOREIGN: Final = "foreign_form"
 _TWICE: Final = "the number of a session was taken"
 
 
-class Answered(Exception):
+class _Answered(Exception):
     """The answer is another one than the page's own."""
 
     def __init__(self, shown: Shown) -> None:
@@ -103,7 +106,16 @@ class Guest(msgspec.Struct, frozen=True):
                 name, links = say("operator"), [DASHBOARD]
             case None:
                 name, links = "", []
+        if name and self.portal.telegram is not None and not isinstance(self.visitor, Operator):
+            links.append(SETTING)
         return layout.Frame(self.portal.title, browser.base(self.config), name, tuple(links))
+
+    def asked(self, name: str) -> str:
+        """What the query says under a name, "" for nothing."""
+        try:
+            return dict(parse_qsl(self.call.query, max_num_fields=20)).get(name, "")
+        except ValueError:
+            return ""
 
     def page(self, title: str, *content: layout.Content, **more: object) -> Shown:
         """A page of these contents; `more` is what else `Shown` has."""
@@ -116,10 +128,12 @@ class Guest(msgspec.Struct, frozen=True):
 
 
 Serve = Callable[[Guest], Awaitable[Shown]]
+_Told = Callable[[Guest, ProxyError], Shown]
 
 
-def action(serve: Serve, *paces: Pace) -> Action:
-    """A page's action: who comes, from where, how often; then what is served. Refusals are pages, too."""
+def action(serve: Serve, *paces: Pace, told: _Told | None = None) -> Action:
+    """A page's action: who comes, from where, how often; then what is served. `told`: how a refusal is told, as a page
+    unless somebody knows better."""
 
     async def act(edge: Edge, call: Call) -> None:
         snapshot = edge.house.snapshot
@@ -135,10 +149,10 @@ def action(serve: Serve, *paces: Pace) -> Action:
                 raise ClientError(say("error_origin"), status=403, kind="permission", code=FOREIGN)
             guest = await known(guest)
             shown = await serve(guest)
-        except Answered as answered:
+        except _Answered as answered:
             shown = answered.shown
         except (ClientError, OurError) as fault:
-            shown = failure(guest, fault)
+            shown = (told or failure)(guest, fault)
         except ConnectionError:
             edge.gone(call.visit)
             return
@@ -188,7 +202,7 @@ async def _visitor(guest: Guest, session: rows.Session, text: str) -> Visitor | 
             token = guest.snapshot.tokens.get(bytes.fromhex(session.subject))
             if token is None or not _admitted(guest, token):
                 return None
-            return KeyHolder(token)
+            return KeyHolder(token, session.subject)
         case sessions.USER:
             id = int(session.subject)
             user = await guest.edge.house.db.read(lambda conn: users.find(conn, id))
@@ -232,14 +246,14 @@ def _gone(guest: Guest) -> str:
 
 
 def holder(guest: Guest) -> KeyHolder | Account:
-    """Who is signed in with a key or as a user. Raises Answered: to the sign-in, or to the operator's own page."""
+    """Who is signed in with a key or as a user. Raises _Answered: to the sign-in, or to the operator's own page."""
     match guest.visitor:
         case KeyHolder() | Account() as visitor:
             return visitor
         case Operator():
-            raise Answered(guest.away(DASHBOARD))
+            raise _Answered(guest.away(DASHBOARD))
         case None:
-            raise Answered(to_login(guest))
+            raise _Answered(to_login(guest))
 
 
 def to_login(guest: Guest) -> Shown:
@@ -248,16 +262,8 @@ def to_login(guest: Guest) -> Shown:
 
 
 def operator(guest: Guest) -> None:
-    """Lets nobody but the operator on. Raises Answered, ClientError 403."""
+    """Lets nobody but the operator on. Raises _Answered, ClientError 403."""
     if guest.visitor is None:
-        raise Answered(to_login(guest))
+        raise _Answered(to_login(guest))
     if not isinstance(guest.visitor, Operator):
         raise ClientError(say("error_not_yours"), status=403, kind="permission", code="role_too_low")
-
-
-def asked(guest: Guest, name: str) -> str:
-    """What the query says under a name, "" for nothing."""
-    try:
-        return dict(parse_qsl(guest.call.query, max_num_fields=20)).get(name, "")
-    except ValueError:
-        return ""

@@ -14,17 +14,16 @@ from newapi_proxy import metrics
 from newapi_proxy.accounts import sessions
 from newapi_proxy.errors import ClientError
 from newapi_proxy.snapshot import Token
-from newapi_proxy.web import browser, holders, keys, operators, portal
+from newapi_proxy.web import browser, holders, keys, operators, portal, portal_telegram
 from newapi_proxy.web.account_routes import MOST, SPAN, Pace
 from newapi_proxy.web.app import Action, Call, Edge
 from newapi_proxy.web.browser import Shown
 from newapi_proxy.web.ops_routes import operates
 from newapi_proxy.web.pages import layout, signing
 from newapi_proxy.web.pages.words import say
-from newapi_proxy.web.portal import DASHBOARD, LOGIN, USAGE, Guest, asked
+from newapi_proxy.web.portal import DASHBOARD, LOGIN, SIGNINS, USAGE, Guest
 from newapi_proxy.web.router import Route
 
-SIGNINS: Final = "newapi_signins_total"
 ATTEMPTS: Final = 20  # to sign in, of one address within `WHILE` seconds (tasks-and-accounts 0.6)
 WHILE: Final = 1200.0
 STYLE: Final = (("Content-Type", "text/css; charset=utf-8"), ("Cache-Control", "public, max-age=86400"))
@@ -50,6 +49,7 @@ def routes() -> list[Route[Action]]:
         Route("/login", {"POST": portal.action(_sign_in, pace, attempts)}),
         Route("/logout", {"POST": portal.action(_sign_out, pace)}),
         Route("/pages/style.css", _read(_style)),
+        *portal_telegram.routes(pace, attempts),
     ]
 
 
@@ -75,12 +75,12 @@ async def _home(guest: Guest) -> Shown:
 async def _login(guest: Guest) -> Shown:
     if guest.visitor is not None:
         return await _home(guest)
-    said = _SAID.get(asked(guest, "why"))
+    said = _SAID.get(guest.asked("why"))
     return _form(guest, say(said) if said else "")
 
 
 def _form(guest: Guest, message: str, fault: ClientError | None = None) -> Shown:
-    content = signing.key(message, wrong=fault is not None)
+    content = signing.key(message, wrong=fault is not None, others=portal_telegram.ways(guest))
     return guest.page(say("sign_in"), content, status=fault.status if fault else 200, fault=fault)
 
 
