@@ -1,4 +1,4 @@
-"""Local counting: encodings, the prompt formula by hand, tools, media, tallies, and the tables' safety."""
+"""Local counting: encodings, texts by hand, other makers' tools, media, tallies, and the tables' safety."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ from newapi_proxy.ir.ask import (
     Ask,
     Choice,
     Controls,
-    Format,
     Media,
     Part,
     Reasoning,
@@ -162,75 +161,6 @@ def test_a_question_of_known_size() -> None:
     assert count.text(HELLO, "gpt-4.1") == 5
 
 
-def test_the_rendering_of_tools() -> None:
-    """E.2: comments at the top only, `?` when not required, enums quoted, objects indented by two."""
-    other = Tool(name="now", description="First.\n    Second.  ")
-    assert namespace([WEATHER, other]) == (
-        "namespace functions {\n\n// The weather of a place.\ntype get_weather = (_: {\n// A town.\nplace: string,\n"
-        'unit?: "c" | "f",\ndays?: number,\nwhere?: {\n  lat?: number,\n},\ntags?: string[],\n}) => any;\n\n'
-        "// First.\nSecond.\ntype now = () => any;\n\n} // namespace functions"
-    )
-
-
-@pytest.mark.parametrize(
-    ("model", "alone", "with_system"),
-    [("gpt-4", 9, 6), ("gpt-4o", 8, 3), ("gpt-4.1-mini", 8, 3), ("gpt-5-mini", 90, 90)],
-)
-def test_tools_add_their_rendering_and_a_constant(model: str, alone: int, with_system: int) -> None:
-    """T-TOKN-004: the constant depends on the family and on a system message."""
-    rendered = tokens(namespace([WEATHER]), encodings.encoding(model))
-    for talk, constant in (
-        ((turn("user", "hi"),), alone),
-        ((turn("system", "terse"), turn("user", "hi")), with_system),
-        ((turn("developer", "terse"), turn("user", "hi")), with_system),
-    ):
-        plain = count.prompt(ask(*talk, model=model))
-        assert count.prompt(ask(*talk, model=model, tools=(WEATHER,))) == plain + rendered + constant
-
-
-@pytest.mark.parametrize(("model", "one", "each"), [("gpt-4", 7, 14), ("gpt-4o", 6, 16), ("gpt-5", 13, 14)])
-def test_tool_traffic(model: str, one: int, each: int) -> None:
-    """A single call costs its words and a constant, several so much each; results are messages."""
-    name = encodings.encoding(model)
-    call = ToolCall(id="c1", name="get_weather", arguments='{"place":"Rome"}')
-    words = tokens("get_weather", name) + tokens('{"place":"Rome"}', name)
-    base = count.prompt(ask(turn("user", "hi"), turn("assistant"), model=model))
-    assert count.prompt(ask(turn("user", "hi"), turn("assistant", call), model=model)) == base + words + one
-    both = ask(turn("user", "hi"), turn("assistant", call, call), model=model)
-    assert count.prompt(both) == base + 2 * (words + each)
-    result = ToolResult(id="c1", parts=(Text(text="sunny"),))
-    with_result = ask(turn("user", "hi"), turn("assistant"), turn("tool", result), model=model)
-    assert count.prompt(with_result) == base + 4 + tokens("sunny", name)
-    assert count.prompt(ask(turn("user", result, result), model=model)) == count.prompt(
-        ask(turn("tool", result), turn("tool", result), model=model)
-    )
-
-
-def test_a_response_schema_is_a_heading_and_the_schema() -> None:
-    """json_schema costs its heading and what it does not merely require or forbid, and 7, beside a system message 3."""
-    field = {"type": "object", "properties": {"required": {"type": "string"}}, "required": ["required"]}
-    slim = {"type": "object", "properties": {"a": {"type": "object", "properties": {"required": {"type": "string"}}}}}
-    schema = {**slim, "properties": {"a": field}, "required": ["a"], "additionalProperties": False}
-    told = tokens(f"\n\n# Response Formats\n\n## Answer\n\n{tree.dumps(slim)}", O200K)
-    form = Format(kind="json_schema", name="Answer", schema=schema)
-    base = count.prompt(ask(turn("user", "hi")))
-    assert count.prompt(ask(turn("user", "hi"), format=form)) == base + told + 7
-    assert count.prompt(ask(turn("user", "hi"), format=Format(kind="json_object"))) == base
-    system = (turn("system", "terse"), turn("user", "hi"))
-    assert count.prompt(ask(*system, format=form)) == count.prompt(ask(*system)) + told + 3
-
-
-def test_comments_of_nested_fields_count_where_titles_do() -> None:
-    """Titled: comments stand at any depth, without indents."""
-    inner = {"type": "object", "properties": {"lat": {"type": "number", "title": "Lat", "description": "North."}}}
-    tool = Tool(name="f", schema={"type": "object", "properties": {"at": inner}})
-    assert namespace([tool], titled=True) == (
-        "namespace functions {\n\ntype f = (_: {\nat?: {\n// Lat\n// North.\n  lat?: number,\n},\n}) => any;\n\n"
-        "} // namespace functions"
-    )
-    assert "//" not in namespace([tool]).partition("}")[0]
-
-
 def test_claudes_prompt_around_tools() -> None:
     """Where one must be called, and where calls may not be parallel, the prompt around the tools is another one."""
     model = "claude-sonnet-4-5"
@@ -283,21 +213,6 @@ def test_an_effort_counts_where_it_becomes_a_budget() -> None:
         turn("user", "hi"), model=model, body={"output_config": {"effort": "low"}}, thinking=Thinking(effort="low")
     )
     assert count.prompt(own) == plain
-
-
-def test_tools_among_the_items_count_apart() -> None:
-    """Responses: tools that came with the conversation are a namespace of their own, with a constant of its own."""
-    late = msgspec.structs.replace(WEATHER, path="input.3.tools.0")
-    now = Tool(name="now", path="tools.0")
-
-    def cost(*tools: Tool) -> int:
-        return count.prompt(
-            msgspec.structs.replace(ask(turn("user", "hi"), model="gpt-5.4", tools=tools), dialect="openai-responses")
-        )
-
-    own = tokens(namespace([late], titled=True), O200K) + 90
-    assert cost(late) == cost() + own
-    assert cost(now, late) == cost(now) + own
 
 
 def test_special_tokens_in_text_are_text() -> None:

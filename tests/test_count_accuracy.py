@@ -23,6 +23,7 @@ FACTS: Final = [orjson.loads(line) for line in FILE.read_bytes().splitlines()]
 CHAT, RESPONSES, EMBEDDINGS = "/v1/chat/completions", "/v1/responses", "/v1/embeddings"
 FORMULA: Final = ("gpt-3", "gpt-4", "gpt-5", "o1", "o3", "o4", "text-embedding", "davinci")
 GEMINI, CLAUDE = ("gemini",), ("claude", "anthropic/")
+BOTH: Final = ("tools+schema", "tools+hist+schema")
 TEXT, TOOLS = ("text",), ("tools", "tools+hist", "hist", "tools+think", "tools+hist+think")
 
 
@@ -57,17 +58,19 @@ def share(kinds: tuple[str, ...], models: tuple[str, ...], **more: Any) -> tuple
     ("kinds", "route", "misses"),
     [
         (TEXT, CHAT, 1),
-        (TOOLS, CHAT, 1),
-        (("schema",), CHAT, 0),
+        (TOOLS, CHAT, 3),
+        (("schema",), CHAT, 2),
+        (BOTH, CHAT, 0),
         (TEXT, "/v1/completions", 0),
         (TEXT, EMBEDDINGS, 0),
-        (TEXT, RESPONSES, 0),
+        (TEXT, RESPONSES, 1),
         (("schema",), RESPONSES, 0),
-        (TOOLS, RESPONSES, 8),
+        (TOOLS, RESPONSES, 6),
+        (BOTH, RESPONSES, 0),
     ],
 )
 def test_models_with_a_formula(kinds: tuple[str, ...], route: str, misses: int) -> None:
-    """OpenAI's chats are right but for single ones; what a Responses server adds unseen to tools is not."""
+    """OpenAI's chats are right but for single ones; what its server once added to Responses unseen is not."""
     good, of = share(kinds, FORMULA, route=route)
     assert of >= 2
     assert good >= of - misses, f"{good} of {of}"

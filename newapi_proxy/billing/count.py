@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable
 from typing import Any, Final
 
-from newapi_proxy.billing import declared, encodings, families, formula, images
+from newapi_proxy.billing import declared, encodings, families, formula, images, messages
 from newapi_proxy.billing.encodings import loaded, tokens, warm
 from newapi_proxy.ir.ask import Ask, Media, ToolResult, Turn
 from newapi_proxy.ir.usage import Usage
@@ -37,7 +37,7 @@ def prompt(ask: Ask, model: str | None = None, *, count_images: bool = True, pla
     if family.layout:
         return declared.counted(ask, family.layout, plain=plain) + media
     if family.formula:
-        return formula.counted(ask, name) + media
+        return messages.counted(ask, name) + media
     return formula.estimated(ask, name, family) + media
 
 

@@ -32,69 +32,85 @@ _SIMPLE: Final = {"integer": "number", "number": "number", "string": "string", "
 
 
 class _Root:
-    """The schema that references start from, how many types may still be written out, and whether titles are."""
+    """The schema that references start from, and how many types may still be written out."""
 
-    __slots__ = ("left", "schema", "titled")
+    __slots__ = ("left", "schema")
 
-    def __init__(self, schema: Tree, titled: bool) -> None:
+    def __init__(self, schema: Tree) -> None:
         self.schema = schema
-        self.titled = titled
         self.left = MOST_TYPES
 
 
-def namespace(tools: Iterable[Tool], *, titled: bool = False) -> str:
-    """The rendering of all tools; what is no function stands there by its name and description.
-
-    `titled`: titles, what the parameters as a whole are called or described as, and comments at any depth are written
-    too.
-    """
+def namespace(tools: Iterable[Tool]) -> str:
+    """The rendering of all tools; what is no function stands there by its name and description."""
     lines = ["namespace functions {", ""]
     for tool in tools:
-        if tool.description:
-            lines.append(f"// {_comment(tool.description)}")
-        schema = tool.schema if isinstance(tool.schema, dict) else {}
-        if _mapping(schema, "properties"):
-            about = [_comment(schema[name]) for name in ("title", "description") if isinstance(schema.get(name), str)]
-            head = "".join(f" // {line}\n" for line in about) if titled else ""
-            lines.append(f"type {tool.name} = (_:{head or ' '}{{")
-            lines += _properties(schema, _Root(schema, titled), 0, 0)
-            lines.append("}) => any;")
-        else:
-            lines.append(f"type {tool.name} = () => any;")
-        lines.append("")
+        lines += _comment(tool.description)
+        lines += [f"type {tool.name} = {_parameters(tool)} => any;", ""]
     lines.append("} // namespace functions")
     return "\n".join(lines)
 
 
-def _properties(schema: Tree, root: _Root, depth: int, pad: int) -> list[str]:
+def _parameters(tool: Tool) -> str:
+    schema = tool.schema if isinstance(tool.schema, dict) else {}
+    about = _about(schema)
+    if not about and not _mapping(schema, "properties"):
+        return "()"
+    fields = _fields(schema, _Root(schema), 0)
+    if not about:
+        return f"(_: {fields})"
+    return "(_:" + "".join(f" {line}\n" for line in about) + f"{fields})"
+
+
+def _about(schema: Tree) -> list[str]:
+    return _comment(schema.get("title")) + _comment(schema.get("description"))
+
+
+def _comment(said: Any) -> list[str]:
+    """Measured: each line is a comment of its own, without its indentation; empty ones are none."""
+    lines = (line.strip() for line in said.splitlines()) if isinstance(said, str) else ()
+    return [f"// {line}" for line in lines if line]
+
+
+def _fields(schema: Tree, root: _Root, depth: int) -> str:
+    """An object's fields, none indented; on one line where none has a comment or is itself on several."""
     required = schema.get("required")
     needed = required if isinstance(required, list) else []
-    lines = []
+    lines: list[str] = []
+    plain = True
     for name, value in _mapping(schema, "properties").items():
-        prop = value if isinstance(value, dict) else {}
-        if root.titled and isinstance(prop.get("title"), str):
-            lines.append(f"// {prop['title']}")
-        if (pad == 0 or root.titled) and isinstance(prop.get("description"), str):
-            lines.append(f"// {_comment(prop['description'])}")
-        mark = "" if name in needed else "?"
-        lines.append(f"{'  ' * pad}{name}{mark}: {_type(prop, root, depth, pad)},")
-    return lines
+        field = value if isinstance(value, dict) else {}
+        about = _about(field)
+        text = _type(field, root, depth)
+        preset = _default(field)
+        plain = plain and not about and not preset and "\n" not in text
+        lines += about
+        lines.append(f"{name}{'' if name in needed else '?'}:{'' if text[:1] == chr(10) else ' '}{text},{preset}")
+    if schema.get("additionalProperties") is True:
+        lines.append("[k: string]: any,")
+    if plain and lines:
+        return "{ " + " ".join(lines).removesuffix(",") + " }"
+    return "\n".join(["{", *lines, "}"])
 
 
-def _comment(description: str) -> str:
-    """Measured: the lines of a description count without their indentation."""
-    return "\n".join(line.strip() for line in description.splitlines())
+def _default(field: Tree) -> str:
+    if "default" not in field:
+        return ""
+    value = field["default"]
+    bare = isinstance(value, str) and isinstance(field.get("enum"), list)
+    return f" // default: {value if bare else tree.dumps(value)}"
 
 
-def _type(schema: Any, root: _Root, depth: int, pad: int) -> str:
+def _type(schema: Any, root: _Root, depth: int, *, own: bool = True) -> str:
+    """A type; what an object is called is written above it, unless that is said of the field that holds it (`own`)."""
     root.left -= 1
     if not isinstance(schema, dict) or depth > DEEPEST or root.left < 0:
         return "any"
     if isinstance(schema.get("$ref"), str):
-        return _type(resolved(schema["$ref"], root.schema), root, depth + 1, pad)
+        return _type(resolved(schema["$ref"], root.schema), root, depth + 1, own=False)
     for name in ("anyOf", "oneOf"):
         if isinstance(schema.get(name), list):
-            return " | ".join(_type(option, root, depth + 1, pad) for option in schema[name])
+            return " | ".join(_type(option, root, depth + 1, own=False) for option in schema[name])
     values = schema.get("enum") if isinstance(schema.get("enum"), list) else None
     if values is None and "const" in schema:
         values = [schema["const"]]
@@ -102,17 +118,18 @@ def _type(schema: Any, root: _Root, depth: int, pad: int) -> str:
         return " | ".join(map(tree.dumps, values))
     kind = schema.get("type")
     kinds = kind if isinstance(kind, list) else [kind]
-    return " | ".join(_named(kind, schema, root, (depth, pad)) for kind in kinds)
+    about = [] if own else _about(schema)
+    return " | ".join(_named(kind, schema, root, depth, about) for kind in kinds)
 
 
-def _named(kind: Any, schema: Tree, root: _Root, place: tuple[int, int]) -> str:
-    depth, pad = place
+def _named(kind: Any, schema: Tree, root: _Root, depth: int, about: Sequence[str]) -> str:
     if kind == "array":
-        return _type(schema.get("items"), root, depth + 1, pad) + "[]"
+        of = _type(schema.get("items"), root, depth + 1, own=False)
+        return "Array<\n" + of.lstrip("\n") + "\n>" if "\n" in of else f"{of}[]"
     if kind == "object" or (kind is None and "properties" in schema):
         if not _mapping(schema, "properties"):
             return "object"
-        return "\n".join(["{", *_properties(schema, root, depth + 1, pad + 1), "  " * pad + "}"])
+        return "".join(f"\n{line}" for line in about) + ("\n" if about else "") + _fields(schema, root, depth + 1)
     return _SIMPLE.get(kind, "any") if isinstance(kind, str) else "any"
 
 

@@ -109,6 +109,31 @@ def indented(value: Any) -> str:
     return orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
 
 
+def spaced(value: Any, *, ordered: bool = True) -> str:
+    """The same as one line with blanks behind commas and colons, in ASCII; `ordered`: members by their names."""
+    match value:
+        case dict():
+            members = sorted(value.items()) if ordered else value.items()
+            return f"{{{', '.join(f'{_ascii(name)}: {spaced(one, ordered=ordered)}' for name, one in members)}}}"
+        case list():
+            return f"[{', '.join(spaced(one, ordered=ordered) for one in value)}]"
+        case _:
+            return _ascii(value)
+
+
+def _ascii(value: Any) -> str:
+    text = dumps(value)
+    return text if text.isascii() else _FOREIGN.sub(_escaped, text)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    data = match[0].encode("utf-16-be")
+    return "".join(f"\\u{data[place : place + 2].hex()}" for place in range(0, len(data), 2))
+
+
+_FOREIGN: Final = re.compile(r"[^\x00-\x7f]")
+
+
 def _too_deep(value: Any) -> bool:
     level = [value]
     for _ in range(MAX_DEPTH):
