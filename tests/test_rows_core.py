@@ -277,7 +277,7 @@ def test_no_usage(
     cell = theatre.play(letter, kind_of(letter, family), stream=stream)
     assert cell.shown.text == "Hello there, my friend."
     assert 0 < cell.shown.usage["prompt"] < 20
-    assert cell.shown.usage["completion"] == (10 if kind_of(letter, family) == "claude" else 6)
+    assert cell.shown.usage["completion"] == (9 if kind_of(letter, family) == "claude" else 6)
     lines = [orjson.loads(line) for line in capfdbinary.readouterr().out.splitlines() if b'"event":"request"' in line]
     assert lines[-1]["usage"]["source"] == "counted"
     assert cell.charged == cell.shown.usage["prompt"] + 2 * cell.shown.usage["completion"]

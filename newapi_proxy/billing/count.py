@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable
 from typing import Any, Final
 
-from newapi_proxy.billing import declared, encodings, families, formula, images, messages
+from newapi_proxy.billing import declared, encodings, families, formula, images, messages, tagged
 from newapi_proxy.billing.encodings import loaded, tokens, warm
 from newapi_proxy.ir.ask import Ask, Media, ToolResult, Turn
 from newapi_proxy.ir.usage import Usage
@@ -34,6 +34,8 @@ def prompt(ask: Ask, model: str | None = None, *, count_images: bool = True, pla
         return inputs(said, name)
     family = families.family(name)
     media = sum(images.tokens(part, name, sized=count_images) for turn in ask.turns for part in _media(turn))
+    if family.layout == "tagged":
+        return tagged.counted(ask, name) + media
     if family.layout:
         return declared.counted(ask, family.layout, plain=plain) + media
     if family.formula:
@@ -67,7 +69,8 @@ def inputs(value: Any, model: str) -> int:
 def estimate(ask: Ask, tally: Tally, model: str | None = None, *, count_images: bool = True) -> Usage:
     """The usage of a request whose provider stated none: the prompt, and what was delivered."""
     name = model or ask.model
-    return Usage(prompt=prompt(ask, name, count_images=count_images), completion=tally.tokens(name), source="counted")
+    answer = tally.tokens(name, ask=ask)
+    return Usage(prompt=prompt(ask, name, count_images=count_images), completion=answer, source="counted")
 
 
 class Tally:
@@ -76,7 +79,7 @@ class Tally:
     Keeps at most `limit` bytes of text; what comes after is extrapolated from what was kept.
     """
 
-    __slots__ = ("_before", "_calls", "_kept", "_limit", "_room", "_seen")
+    __slots__ = ("_before", "_calls", "_kept", "_limit", "_named", "_room", "_seen")
 
     def __init__(self, limit: int = 65_536) -> None:
         self._kept: list[str] = []
@@ -85,6 +88,7 @@ class Tally:
         self._seen = 0
         self._calls = 0
         self._before = 0  # bytes until the first call
+        self._named: list[tuple[int, int]] = []  # of each call: characters before its name, and the name's own
 
     def feed(self, words: str) -> None:
         """Text of any kind: visible, reasoning, a tool's name or arguments."""
@@ -103,6 +107,8 @@ class Tally:
         if not self._calls:
             self._before = self._seen
         self._calls += 1
+        if name and self._room > 0:
+            self._named.append((sum(map(len, self._kept)), len(name)))
         self.feed(name)
 
     @property
@@ -115,19 +121,35 @@ class Tally:
         """Nothing was delivered."""
         return not (self._seen or self._calls)
 
-    def tokens(self, model: str, *, plain: bool = False, ended: bool = True) -> int:
+    def tokens(self, model: str, *, plain: bool = False, ended: bool = True, ask: Ask | None = None) -> int:
         """The answer's tokens so far; `plain` as in `prompt`. Raises OurError when a tokenizer's table is unusable.
 
         An answer that has not `ended` is what was delivered of it: what a model puts around a whole one is not due.
+        `ask`: what it answers; what that demands of an answer is not the model's own.
         """
         words = "".join(self._kept)
-        counted = text(words, model) if words else 0
+        family = families.family(model)
+        if family.layout == "tagged":
+            said, calls = self._parted(words)
+            counted = 0 if self.empty else tagged.answered(said, calls, model, ask, ended=ended)
+        else:
+            counted = text(words, model) if words else 0
         if self._seen > self._limit:
             counted = -(-counted * self._seen // self._limit)
-        family = families.family(model)
+        if family.layout == "tagged":
+            return counted
         arguments = words.count('":', self._before) if self._calls and family.argument else 0  # about: some are nested
         around = family.around(self._calls, plain=plain) + family.argument * arguments
         return counted + (family.answer if ended and not self.empty else 0) + around
+
+    def _parted(self, words: str) -> tuple[str, list[tuple[str, str]]]:
+        """What was said before the calls, and each call's name and arguments."""
+        ends = [place for place, _ in self._named[1:]] + [len(words)]
+        calls = [
+            (words[place : place + size], words[place + size : end])
+            for (place, size), end in zip(self._named, ends, strict=False)
+        ]
+        return words[: self._named[0][0]] if self._named else words, calls
 
 
 def _media(turn: Turn) -> Iterable[Media]:

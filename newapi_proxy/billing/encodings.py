@@ -14,13 +14,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
-from newapi_proxy.billing import vocabulary
+from newapi_proxy.billing import tiling, vocabulary
+from newapi_proxy.billing.tiling import Generation
 from newapi_proxy.errors import OurError
 
 if TYPE_CHECKING:
     import tiktoken
 
-Encoding = Literal["o200k_base", "cl100k_base", "gemma3"]
+Merged = Literal["o200k_base", "cl100k_base", "gemma3"]  # what tiktoken encodes
+Encoding = Merged | Generation
 DIRECTORY: Final = Path(__file__).parent / "data" / "tiktoken"
 PIECE: Final = 100_000  # characters without a break that are encoded; the rest of such a run is extrapolated
 SLICE: Final = 1_000_000  # characters handed to the encoder at once: its list of tokens is made under the GIL
@@ -37,7 +39,7 @@ _FILES: Final[dict[str, tuple[str, str]]] = {  # name in tiktoken's cache, SHA-2
 }
 # Anchored at a run's beginning: else a run just too short is tried again from each of its characters.
 _CUT: Final = re.compile(r"(?<=\S) ")  # no token reaches across this place
-_LOADED: Final[dict[Encoding, tiktoken.Encoding]] = {}
+_LOADED: Final[dict[Merged, tiktoken.Encoding]] = {}
 _LOADING: Final = threading.Lock()
 
 
@@ -46,6 +48,7 @@ _CL100K: Final = re.compile(
 )
 _MAKERS: Final = re.compile(r"^(?:[a-z][a-z0-9]*\.)+(?=[a-z])")  # "openai.", "us.anthropic."
 _WORD_PIECES: Final = re.compile(r"gemini|gemma|learnlm")
+_TILED: Final = "claude"
 _KNOWN: Final = re.compile(_CL100K.pattern + r"|gpt-|chatgpt-|o\d")
 
 
@@ -60,26 +63,30 @@ def encoding(model: str) -> Encoding:
     name = bare(model)
     if _WORD_PIECES.search(name):
         return "gemma3"
+    if _TILED in name:
+        return tiling.generation(name)
     return "cl100k_base" if _CL100K.match(name) else "o200k_base"
 
 
 def words(numbers: Sequence[int], model: str) -> str | None:
     """The text that these tokens of the model's are; None where its encoding is not known, or where they are none."""
-    if not _KNOWN.match(bare(model)):
+    name = encoding(model)
+    if not _KNOWN.match(bare(model)) or name == "claude3" or name == "claude5":
         return None
     try:
-        return load(encoding(model)).decode(list(numbers))
+        return load(name).decode(list(numbers))
     except (KeyError, OverflowError):
         return None
 
 
 def loaded(model: str = "") -> bool:
     """Whether the tables that a model needs are in memory."""
-    return encoding(model) in _LOADED and all(name in _LOADED for name in _FILES)
+    needed = encoding(model)
+    return (needed in _LOADED or tiling.loaded(needed)) and all(name in _LOADED for name in _FILES)
 
 
 def warm() -> None:
-    """Loads both of tiktoken's tables; the third waits for the first model that needs it.
+    """Loads both of tiktoken's own tables; the others wait for the first model that needs them.
 
     Raises OurError when a file is missing or wrong. Takes 0.4 s: not on the event loop.
     """
@@ -87,7 +94,7 @@ def warm() -> None:
     load("cl100k_base")
 
 
-def load(name: Encoding) -> tiktoken.Encoding:
+def load(name: Merged) -> tiktoken.Encoding:
     """The encoder, from memory or its checked file. Raises OurError."""
     found = _LOADED.get(name)
     if found is not None:
@@ -106,7 +113,7 @@ def load(name: Encoding) -> tiktoken.Encoding:
     return _LOADED[name]
 
 
-def verify(name: Encoding, directory: Path) -> None:
+def verify(name: Merged, directory: Path) -> None:
     """Checks the rank file before tiktoken sees it, which would delete a wrong one and go to the network.
 
     Raises OurError naming the file and what is wrong with it.
@@ -131,6 +138,8 @@ def verify(name: Encoding, directory: Path) -> None:
 
 def tokens(text: str, name: Encoding) -> int:
     """How many tokens a text is; special tokens in it count as the text they are."""
+    if name == "claude3" or name == "claude5":
+        return tiling.load(name).count(text)
     encoder = load(name)
     if len(text) <= PIECE:
         return len(encoder.encode(text, disallowed_special=()))

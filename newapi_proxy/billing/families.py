@@ -12,8 +12,9 @@ import msgspec
 
 from newapi_proxy.billing.encodings import bare
 
-# What `declared` counts: names and values alone; the markup of tools too, briefly or in full; "": it does not count.
-Layout = Literal["", "plain", "brief", "full"]
+# What `declared` counts: names and values alone; the markup of tools too, briefly or in full. "tagged": that module
+# counts prompts and answers. "": neither does.
+Layout = Literal["", "plain", "brief", "full", "tagged"]
 # A call in an answer that is charged by names and values alone, and counted with its JSON.
 _BARE: Final[dict[Layout, int]] = {"plain": -3, "brief": -4, "full": 1}
 
@@ -22,15 +23,13 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
     """How a model's own count relates to tiktoken's.
 
     `prompt` and `completion` are factors on text, `digits` says that each digit is a token. Flat tokens: `request` per
-    request, `message` per further message that is no leading system's, `tools` where there are tools, `forced` more
-    where one must be called and `alone` where calls may not be parallel, `each` per tool, `call` per call in the
-    history with its result, `parallel` for each beside another, `thinking` where it is asked for; `answer` per answer,
-    `called` per call in it, `several` more where it has several; `argument` per argument of a call, then or now. `tool`
-    is the factor on the definitions, as JSON or, where `typed`, as types. `schema`: what structured output adds to its
-    schema, None where it costs nothing; `spread`: the factor on it where it is written with indents; `item`: flat
-    tokens per embedded text. `keeps`: thoughts of earlier turns are shown to the model again.
+    request, `message` per further message that is no leading system's, `tools` where there are tools, `each` per tool,
+    `call` per call in the history with its result; `answer` per answer, `called` per call in it, `several` more where
+    it has several; `argument` per argument of a call, then or now. `tool` is the factor on the definitions, as JSON or,
+    where `typed`, as types. `schema`: what structured output adds to its schema, None where it costs nothing; `item`:
+    flat tokens per embedded text. `keeps`: thoughts of earlier turns are shown to the model again.
     `formula`: the prompt formula of OpenAI's chat holds (then only the answer's fields apply besides). `layout`: the
-    prompt is counted by `declared`, likewise.
+    prompt is counted by `declared`, likewise, or with the answer by `tagged`: then no field applies.
     """
 
     prompt: float = 1.0
@@ -38,16 +37,11 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
     request: int = 0
     message: int = 0
     tools: int = 0
-    forced: int = 0
-    alone: int = 0
     each: int = 8
     tool: float = 1.0
     call: int = 20
     argument: int = 0
-    parallel: int = 0
-    thinking: int = 0
     schema: int | None = 3
-    spread: float = 0.0
     item: int = 0
     digits: bool = False
     typed: bool = False
@@ -65,19 +59,6 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
 
 
 OPENAI: Final = Family(formula=True, several=7)
-_CLAUDE_5: Final = Family(
-    prompt=1.42,
-    completion=1.42,
-    request=3,
-    message=4,
-    tools=330,
-    tool=1.7,
-    call=50,
-    parallel=13,
-    argument=12,
-    answer=3,
-    called=29,
-)
 # First match in the lower-case name wins. Factors and flat tokens: the middle of the measured ranges of E.5 and of
 # recorded usage; makers whose tokenizer is not public stay within a few per cent only.
 _FAMILIES: Final[tuple[tuple[re.Pattern[str], Family], ...]] = tuple(
@@ -87,45 +68,7 @@ _FAMILIES: Final[tuple[tuple[re.Pattern[str], Family], ...]] = tuple(
             r"gpt-oss",
             Family(request=67, message=5, tools=26, each=0, typed=True, call=16, answer=10, called=11),
         ),
-        (r"claude-sonnet-5", msgspec.structs.replace(_CLAUDE_5, tools=394)),
-        (r"claude-(opus-4[-.][7-9]|[a-z]+-[5-9](?!\d))", _CLAUDE_5),
-        (
-            r"claude-(2|instant|3[-.][05]|3-[a-z])",
-            Family(
-                prompt=1.15,
-                completion=1.2,
-                request=7,
-                message=3,
-                tools=320,
-                tool=1.12,
-                call=28,
-                argument=12,
-                answer=1,
-                called=29,
-            ),
-        ),
-        (
-            r"claude",
-            Family(
-                prompt=1.08,
-                completion=1.087,
-                request=7,
-                message=3,
-                tools=498,
-                forced=94,
-                alone=-210,
-                each=7,
-                tool=1.31,
-                call=40,
-                parallel=13,
-                argument=12,
-                thinking=29,
-                schema=85,
-                spread=1.18,
-                answer=3,
-                called=29,
-            ),
-        ),
+        (r"claude", Family(layout="tagged")),
         (r"gemini-(1|2[.-]0|pro|ultra)", Family(layout="plain", called=-3)),
         (r"gemini-2", Family(layout="brief", called=7)),
         (r"gemini|learnlm", Family(layout="full", called=8)),

@@ -36,28 +36,12 @@ def estimated(ask: Ask, model: str, family: Family) -> int:
     if ask.tools:
         total += family.tools + family.each * len(tools)
         total += family.tool * _single(_defined(tools, family), encoding, family)
-        if ask.choice is not None and ask.choice.mode in ("required", "named"):
-            total += family.forced
-        total += family.alone if ask.controls.parallel_tools is False else 0
-    elif family.thinking and _thinks(ask):
-        total += family.thinking
     for calls in ([part for part in turn.parts if isinstance(part, ToolCall)] for turn in ask.turns):
-        total += family.parallel * max(0, len(calls) - 1)
         total += sum(family.call + family.argument * _arguments(call) for call in calls)
     form = ask.controls.format
     if form is not None and form.kind == "json_schema" and family.schema is not None:
-        written_out = tree.indented(form.schema) if family.spread else tree.dumps(form.schema)
-        total += family.schema + (family.spread or 1) * tokens(written_out, encoding)
+        total += family.schema + tokens(tree.dumps(form.schema), encoding)
     return max(0, round(total))
-
-
-def _thinks(ask: Ask) -> bool:
-    """Whether a prompt says how to think: by a budget, or by an effort that becomes one on the way."""
-    thinking = ask.controls.thinking
-    if thinking is None or thinking.disabled:
-        return False
-    own = "thinking" in ask.tree or "output_config" in ask.tree  # then an effort is sent as it is
-    return bool(thinking.budget) or (thinking.effort not in (None, "none") and not own)
 
 
 def sealed(turns: Sequence[Turn], rate: float, less: int) -> int:

@@ -35,6 +35,9 @@ _TILE: Final = (85, 170)  # every other OpenAI model, and every model of unknown
 MOST_PATCHES: Final = 1536
 _UNKNOWN_PATCHES: Final = 1024  # a picture by address that nobody fetched
 _UNKNOWN_CLAUDE: Final = 1000
+_CLAUDE: Final = ((1568, 1568), (2576, 4784))  # a picture's side in pixels, patches at most: older models, the newest
+_CLAUDE_PATCH: Final = 28
+_CLAUDE_AROUND: Final = 3
 _GEMINI_TILE: Final = 258
 _GEMINI_3: Final = (1100, 1120)  # where the size is unknown, at most
 _IN_ROWS: Final = re.compile(r"(mi|mini|magi)stral|pixtral")
@@ -80,7 +83,7 @@ def picture(model: str, size: Size | None, detail: str | None = None, *, sized: 
     """A picture's tokens; `size` None: unknown, the stated default of the model's kind."""
     make = _make(model)
     if make == "claude":
-        return _claude(size)
+        return _claude(model, size)
     if make != "tiles":
         return _gemini(model, size, make)
     name = encodings.bare(model)
@@ -229,11 +232,13 @@ def _rows(size: Size) -> int:
     return across * down + down - 1
 
 
-def _claude(size: Size | None) -> int:
+def _claude(model: str, size: Size | None) -> int:
+    """Patches, and what is around them."""
     if size is None:
         return _UNKNOWN_CLAUDE
-    width, height = _fitted(size, 1568)
-    return max(1, min(1600, int(width * height / 750)))
+    longest, most = _CLAUDE[encodings.encoding(model) == "claude5"]
+    across, down = (math.ceil(round(side, 6) / _CLAUDE_PATCH) for side in _fitted(size, longest))
+    return min(most, across * down) + _CLAUDE_AROUND
 
 
 def _gemini(model: str, size: Size | None, make: str) -> int:

@@ -33,10 +33,13 @@ def load(file: Path = FILE) -> tiktoken.Encoding:
     """The encoder. Raises OurError when the file is missing or damaged."""
     import tiktoken
 
-    return tiktoken.Encoding("gemma3", pat_str=_PATTERN, mergeable_ranks=_ranks(_pieces(file)), special_tokens={})
+    return tiktoken.Encoding(
+        "gemma3", pat_str=_PATTERN, mergeable_ranks=_ranks(unpacked(file, DIGEST).split("\n")), special_tokens={}
+    )
 
 
-def _pieces(file: Path) -> list[str]:
+def unpacked(file: Path, digest: str) -> str:
+    """A packed file's text, checked by its SHA-256. Raises OurError naming the file."""
     try:
         data = file.read_bytes()
     except OSError as error:
@@ -44,12 +47,12 @@ def _pieces(file: Path) -> list[str]:
             f"The tokenizer's vocabulary cannot be read: {file} ({error.strerror}). Reinstall the package.",
             code="tokenizer_unavailable",
         ) from None
-    if hashlib.sha256(data).hexdigest() != DIGEST:
+    if hashlib.sha256(data).hexdigest() != digest:
         raise OurError(
-            f"The tokenizer's vocabulary is damaged: {file} does not have SHA-256 {DIGEST}. Reinstall the package.",
+            f"The tokenizer's vocabulary is damaged: {file} does not have SHA-256 {digest}. Reinstall the package.",
             code="tokenizer_damaged",
         )
-    return gzip.decompress(data).decode().split("\n")
+    return gzip.decompress(data).decode()
 
 
 def _ranks(pieces: list[str]) -> dict[bytes, int]:

@@ -204,7 +204,8 @@ async def _counted(given: Given, served: Served, *, ended: bool) -> Usage:
 async def _delivered(served: Served, *, ended: bool) -> int:
     """Tokens of what has come of the answer, counted here."""
     tally, model, plain = served.tally, served.upstream_model, _plain(served)
-    return await off_loop(tally.size, lambda: tally.tokens(model, plain=plain, ended=ended), model)
+    ask = served.prepared.ask
+    return await off_loop(tally.size, lambda: tally.tokens(model, plain=plain, ended=ended, ask=ask), model)
 
 
 def _plain(served: Served) -> bool:
