@@ -165,7 +165,7 @@ async def _holder(edge: Edge, call: Call, page: Page) -> Holder:
         return _OPERATOR
     edge.guesses.check(visit.client_ip, visit.arrived)
     token = edge.keys.find(edge.house.snapshot, text)
-    holder = await _account(edge, call, text) if token is None else await _key(edge, call, token)
+    holder = await _account(edge, call, text) if token is None else await buyer(edge, call, token)
     same(holder.user.id, headers.get(_USER))
     return _allowed(holder, page)
 
@@ -184,7 +184,7 @@ async def _signed_in(edge: Edge, call: Call, page: Page) -> Holder:
         case portal.Account(user):
             holder = Holder(user)
         case portal.KeyHolder(token):
-            holder = await _key(edge, call, token)
+            holder = await buyer(edge, call, token)
         case portal.Operator() | None:
             raise ClientError(NOBODY, status=401, kind="unauthorized", code="not_logged_in")
     same(holder.user.id, named)
@@ -212,8 +212,9 @@ async def _account(edge: Edge, call: Call, text: str) -> Holder:
     return Holder(found)
 
 
-async def _key(edge: Edge, call: Call, token: Token) -> Holder:
-    """The account of a key, which may be out of money: that is why it comes."""
+async def buyer(edge: Edge, call: Call, token: Token) -> Holder:
+    """The account of a key, which may be out of money: that is why it comes. Raises ClientError for a key without a
+    balance, OurError."""
     keys.admit(token, call.visit.client_ip, edge.house.clock.wall(), drained=True)
     account = token.account
     found = await edge.house.db.read(lambda conn: users.find(conn, account.user_id))

@@ -51,9 +51,9 @@ def _sells(snapshot: Snapshot) -> bool:
 
 
 def _topup_routes() -> Iterable[Route[Action]]:
-    from newapi_proxy.web import topup_routes  # nothing of it is loaded where no credit is sold (decision 2)
+    from newapi_proxy.web import portal_topup, topup_routes  # not loaded where no credit is sold (decision 2)
 
-    return topup_routes.routes()
+    return [*topup_routes.routes(), *portal_topup.routes()]
 
 
 def _sells_by_wechat(snapshot: Snapshot) -> bool:

@@ -106,8 +106,9 @@ class Guest(msgspec.Struct, frozen=True):
                 name, links = say("operator"), [DASHBOARD]
             case None:
                 name, links = "", []
-        if name and self.portal.telegram is not None and not isinstance(self.visitor, Operator):
-            links.append(SETTING)
+        if isinstance(self.visitor, KeyHolder | Account):
+            links += ["topup"] if self.portal.topup is not None else []
+            links += [SETTING] if self.portal.telegram is not None else []
         return layout.Frame(self.portal.title, browser.base(self.config), name, tuple(links))
 
     def asked(self, name: str) -> str:

@@ -23,7 +23,7 @@ from newapi_proxy.config.model import Config
 from newapi_proxy.config.portal import EasyPay, TopUp
 from newapi_proxy.errors import ClientError
 from newapi_proxy.store import options, orders
-from newapi_proxy.web import body, dashboard
+from newapi_proxy.web import body, browser, dashboard
 from newapi_proxy.web.account_routes import Answer, Pace
 from newapi_proxy.web.app import Action, Call, Edge, bare_404
 from newapi_proxy.web.dashboard import Guest, Page, committed, failed, heard, unsold
@@ -107,12 +107,17 @@ async def begun(guest: Guest, quote: Quote, provider: str, method: str) -> order
 
 
 async def _pay(guest: Guest) -> Answer:
-    gateway, fields = guest.sold.easypay, await guest.fields()
-    assert gateway is not None
+    fields = await guest.fields()
     wanted = fields.get("payment_method", "")
     if not isinstance(wanted, str):
         raise Refused(topup.BAD_REQUEST)
-    quote = await asked(guest, fields)
+    return await ordered(guest, await asked(guest, fields), wanted)
+
+
+async def ordered(guest: Guest, quote: Quote, wanted: str) -> Answer:
+    """An order by the EasyPay gateway: `url`, and the form's fields as `data`. Raises Refused, OurError."""
+    gateway = guest.sold.easypay
+    assert gateway is not None
     method = easypay.method(wanted, gateway)
     if method is None:
         raise Refused(topup.NO_METHOD)
@@ -195,16 +200,27 @@ def settled(payment: credits.Payment, paid: credits.Paid) -> ClientError | None:
 
 
 async def _back(edge: Edge, call: Call) -> None:
-    """Where the browser comes back to. It brings signed parameters along, which credit nothing here."""
+    """Where the browser comes back to, and goes on to our page where somebody is signed in. It brings signed parameters
+    along, which credit nothing here."""
     if dashboard.selling(edge) is None:
         bare_404(edge, call)
+        return
+    if browser.kept(call.arrival.headers):
+        on = browser.elsewhere(edge.house.snapshot.config, "topup?said=returned")
+        call.arrival.reply.page(on.status, on.head(), on.body)
+        edge.note(call.visit, status=on.status)
         return
     call.arrival.reply.whole(200, TEXT, BACK)
     edge.note(call.visit)
 
 
 async def _redeem(guest: Guest) -> Answer:
-    key = (await guest.fields()).get("key")
+    units = await redeemed(guest, (await guest.fields()).get("key"))
+    return {"success": True, "message": "", "data": units}
+
+
+async def redeemed(guest: Guest, key: Any) -> int:
+    """The units that a code was worth, credited now. Raises Refused, OurError."""
     if not isinstance(key, str) or not key.strip():
         raise Refused(topup.NO_CODE)
     key = key.strip()
@@ -217,7 +233,7 @@ async def _redeem(guest: Guest) -> Answer:
     if verdict != "redeemed":
         raise Refused(topup.NOT_REDEEMED[verdict])
     log.logger().info("topup_paid", provider="code", user_id=user_id, token_id=token_id, quota=units)
-    return {"success": True, "message": "", "data": units}
+    return units
 
 
 async def _info(guest: Guest) -> Answer:

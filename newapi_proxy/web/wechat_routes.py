@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from newapi_proxy import log
 from newapi_proxy.accounts import topup, wechatpay
-from newapi_proxy.accounts.topup import Refused
+from newapi_proxy.accounts.topup import Quote, Refused
 from newapi_proxy.accounts.wechatpay import Transaction
 from newapi_proxy.adapters.base import Outgoing
 from newapi_proxy.billing import credits
@@ -44,7 +44,7 @@ def routes() -> list[Route[Action]]:
     """The routes of this gateway."""
     pace, recent = Pace(), Recent()
 
-    async def state(guest: Guest) -> Answer:
+    async def told(guest: Guest) -> Answer:
         return await _state(guest, recent)
 
     pages: dict[tuple[str, str], Page] = {
@@ -52,7 +52,7 @@ def routes() -> list[Route[Action]]:
         ("POST", "/api/user/wechatpay/native"): Page(
             wanted=_sold, serve=_native, refused=unsold, broken=topup.NOT_MADE
         ),
-        ("GET", "/api/user/wechatpay/order"): Page(wanted=_sold, serve=state, refused=unsold),
+        ("GET", "/api/user/wechatpay/order"): Page(wanted=_sold, serve=told, refused=unsold),
     }
     made = [Route(path, {method: dashboard.action(page, pace)}) for (method, path), page in pages.items()]
     return [*made, Route(wechatpay.NOTIFY, {"POST": _notified})]
@@ -85,11 +85,16 @@ def _gateway(guest: Guest) -> WechatPay:
 
 
 async def _native(guest: Guest) -> Answer:
-    """An order, and the code that its payer scans."""
     fields = await guest.fields()
     if fields.get("payment_method", wechatpay.METHOD) != wechatpay.METHOD:
         raise Refused(topup.NO_METHOD)
-    quote, gateway = await asked(guest, fields), _gateway(guest)
+    code, number = await ordered(guest, await asked(guest, fields))
+    return {"message": "success", "data": {"code_url": code, "trade_no": number}}
+
+
+async def ordered(guest: Guest, quote: Quote) -> tuple[str, str]:
+    """An order: the code that its payer scans, and its number. Raises Refused, OurError."""
+    gateway = _gateway(guest)
     order = await begun(guest, quote, wechatpay.PROVIDER, wechatpay.METHOD)
     notify = gateway.notify_url or own(guest.config) + wechatpay.NOTIFY
     data = wechatpay.order(gateway, order.trade_no, topup.subject(quote.amount), quote.minor, notify)
@@ -98,21 +103,25 @@ async def _native(guest: Guest) -> Answer:
     if not isinstance(code, str) or not code:
         await committed(guest.edge.house.db, orders.end, orders.End(order.id, orders.FAILED, guest.at))
         raise Refused(topup.NOT_BEGUN)
-    return {"message": "success", "data": {"code_url": code, "trade_no": order.trade_no}}
+    return code, order.trade_no
 
 
 async def _state(guest: Guest, recent: Recent) -> Answer:
-    """An order of one's own; WeChat Pay is asked after one that is open, as its notice may be late or lost."""
-    number = wanted(guest.call.query, "trade_no")
+    """An order of one's own."""
+    return {"message": "success", "data": {"status": await state(guest, recent, wanted(guest.call.query, "trade_no"))}}
+
+
+async def state(guest: Guest, recent: Recent, number: str) -> str:
+    """The status of an order of the guest's; WeChat Pay is asked after one that is open, as its notice may be late or
+    lost. Raises Refused, OurError."""
     db, clock = guest.edge.house.db, guest.edge.house.clock
     order = await db.read(lambda conn: orders.find(conn, number)) if number else None
     mine = order is not None and (order.user_id, order.token_id) == guest.holder.whose
     if order is None or not mine or order.provider != wechatpay.PROVIDER:
         raise Refused(NO_ORDER)
-    status = order.status
-    if status == orders.PENDING and recent.due(number, clock.monotonic()):
-        status = await _asked_after(guest, order)
-    return {"message": "success", "data": {"status": status}}
+    if order.status == orders.PENDING and recent.due(number, clock.monotonic()):
+        return await _asked_after(guest, order)
+    return order.status
 
 
 async def _asked_after(guest: Guest, order: orders.Order) -> str:
