@@ -132,7 +132,7 @@ def test_one_apis_numbers(tmp_path: Path, run: Run) -> None:
     assert run(*ADD)[0] == 0
     assert rows(tmp_path, "SELECT type FROM channels WHERE name = 'fresh'") == [(36,)]
     listed = {one["name"]: one["type"] for one in orjson.loads(run("list", "--format", "json")[1])}
-    assert (listed["fresh"], listed["spark"]) == ("deepseek", "18 (Xunfei Spark)")
+    assert (listed["fresh"], listed["hunyuan"]) == ("deepseek", "23 (Tencent Hunyuan)")
 
 
 class Provider(BaseHTTPRequestHandler):

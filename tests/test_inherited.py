@@ -165,7 +165,9 @@ def test_overrides() -> None:
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"type": 18}, "type 18 (Xunfei Spark) is not served by this version"),
+        ({"type": 23}, "type 23 (Tencent Hunyuan) is not served by this version; a channel of type hunyuan with a key"),
+        ({"type": 15}, "a channel of type baidu with a key for that interface is"),
+        ({"type": 21}, "type 21 (AIProxy library) is not served by this version; the channel is left out"),
         ({"type": 999}, "type 999 is not served"),
         ({"base_url": "nonsense"}, "base_url must be a URL"),
         ({"type": 8}, "base_url is required"),
@@ -190,9 +192,20 @@ def test_what_cannot_be_served_is_left_out_with_a_reason(fields: dict[str, Any],
 def test_one_api_numbers_its_types_otherwise() -> None:
     """Above 27 the same number is another provider; parts of a credential stand in a column of their own."""
     meant = {28: "mistral", 29: "groq", 35: "cohere", 36: "deepseek", 39: "together", 40: "volcengine", 45: "xai"}
+    meant |= {48: "spark", 51: "gemini-openai"}
     assert {number: one("one-api", type=number).type for number in meant} == meant
     assert one("one-api", type=8, base_url="https://up.example").type == "openai"
     assert taken(row(type=43), origin="one-api").faults[0].startswith("channel 1 (one): type 43 (Proxy)")
+
+
+def test_what_a_socket_or_an_address_meant_before() -> None:
+    """Spark's credential and version carry over to its present interface; Xinference and 360 are types of their own."""
+    spark = one(type=18, key="app|secret|key", models="SparkDesk,SparkDesk-v3.5", other="v3.1")
+    assert (spark.type, spark.base_url, keys(spark)) == ("spark", None, ["app|secret|key"])
+    assert spark.options == {"version": "v3.1"}
+    assert one("one-api", type=18, key="a|s|k", config={"api_version": "v4.0"}).options == {"version": "v4.0"}
+    assert (one(type=19).type, one(type=19).base_url) == ("ai360", None)
+    assert one(type=47, key="", base_url="http://localhost:9997").type == "xinference"
 
 
 def test_one_api_keeps_parts_apart() -> None:

@@ -37,6 +37,7 @@ REFUSED: Final[dict[tuple[str, str], str]] = {
     ("zhipu-v3", "tools"): "unsupported_parameter",  # text is all that there is (T-ZHIP-016)
     ("zhipu-v3", "image"): "unsupported_content",
     ("cohere-v1", "image"): "unsupported_content",
+    ("spark", "image"): "unsupported_content",
 }
 """Provider's interface and feature: the code of the 400 that the client gets instead, the same in every format."""
 

@@ -64,6 +64,11 @@ def seen(url: str) -> Ask:
         ("ali", "https://dashscope.aliyuncs.com/compatible-mode/v1/chat/completions"),
         ("volcengine", "https://ark.cn-beijing.volces.com/api/v3/chat/completions"),
         ("lingyiwanwu", "https://api.lingyiwanwu.com/v1/chat/completions"),
+        ("spark", "https://spark-api-open.xf-yun.com/v1/chat/completions"),
+        ("hunyuan", "https://api.hunyuan.cloud.tencent.com/v1/chat/completions"),
+        ("ai360", "https://api.360.cn/v1/chat/completions"),
+        ("github", "https://models.github.ai/inference/chat/completions"),
+        ("gemini-openai", "https://generativelanguage.googleapis.com/v1beta/openai/chat/completions"),
         ("mistral", "https://api.mistral.ai/v1/chat/completions"),
         ("zhipu", "https://open.bigmodel.cn/api/paas/v4/chat/completions"),
     ],
@@ -89,14 +94,14 @@ def test_special_addresses() -> None:
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda one: one.name)
 def test_presets_serve_chat(preset: Any) -> None:
     """Every preset has an address of its own and takes a plain ask as it is, but for the usage chunk."""
-    assert preset.base_url.startswith("https://")
+    assert preset.base_url.startswith("https://") or preset.name == "xinference"  # which stands where one puts it
     sent = body(preset.name, ask(stream=True, temperature=0.5, vendor={"a": 1}))
     assert sent["messages"] == HI
     assert sent["temperature"] == 0.5
     assert sent["vendor"] == {"a": 1}
 
 
-@pytest.mark.parametrize("type_", ["groq", "deepseek", "lingyiwanwu", "zhipu"])
+@pytest.mark.parametrize("type_", ["groq", "deepseek", "lingyiwanwu", "spark", "hunyuan", "zhipu"])
 def test_several_choices_are_refused(type_: str) -> None:
     """T-CORE-031, T-GROQ-007: n above 1 is a 400 where the provider has no n; n of 1 is no wish."""
     with pytest.raises(Unsupported) as told:
@@ -105,7 +110,7 @@ def test_several_choices_are_refused(type_: str) -> None:
     assert "n" not in body(type_, ask(n=1))
 
 
-@pytest.mark.parametrize("type_", ["groq", "lingyiwanwu", "zhipu", "mistral"])
+@pytest.mark.parametrize("type_", ["groq", "lingyiwanwu", "spark", "hunyuan", "zhipu", "mistral"])
 def test_log_probabilities_are_refused(type_: str) -> None:
     """T-CORE-032: logprobs change the answer's shape; `false` is no wish."""
     with pytest.raises(Unsupported) as told:
@@ -239,11 +244,56 @@ def test_thinking_switch() -> None:
     assert sent(Thinking(disabled=True)) == {"type": "disabled"}
 
 
+@pytest.mark.parametrize(
+    ("model", "options", "sent"),
+    [
+        ("4.0Ultra", {}, "4.0Ultra"),
+        ("SparkDesk", {}, "lite"),
+        ("SparkDesk", {"version": "v3.5"}, "generalv3.5"),
+        ("SparkDesk-v3.1", {"version": "v3.5"}, "generalv3"),
+        ("Spark-Pro-128K", {}, "pro-128k"),
+        ("Spark-4.0-Ultra", {}, "4.0Ultra"),
+        ("SparkDesk-v2.1", {}, "SparkDesk-v2.1"),  # which has no name there: its error says so
+    ],
+)
+def test_sparks_models(model: str, options: dict[str, Any], sent: str) -> None:
+    """The names that New API and One API had for versions are the models' own names there."""
+    assert body("spark", ask(), model, **options)["model"] == sent
+
+
+@pytest.mark.parametrize(("key", "bearer"), [("pass:word", "pass:word"), ("app|secret|key", "key:secret")])
+def test_sparks_credential(key: str, bearer: str) -> None:
+    """A password as it is, the socket's three parts as key and secret."""
+    adapter = ADAPTERS["spark"]
+    to = Target(channel="c", base_url="https://h", key=Secret(key), model="lite", options=adapter.options())
+    assert adapter.chat[0].request(ask(), to).headers["authorization"] == f"Bearer {bearer}"
+
+
+def test_sparks_texts_and_tools() -> None:
+    """Lists of texts become strings, pictures are refused, and calls are asked for in OpenAI's own shape."""
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+    sent = body("spark", ask([{"role": "user", "content": parts}], tools=[tool]))
+    assert (sent["messages"][0]["content"], sent["tool_calls_switch"]) == ("a\nb", True)
+    assert "tool_calls_switch" not in body("spark", ask())
+    with pytest.raises(Unsupported) as told:
+        body("spark", seen("data:image/png;base64,AA"))
+    assert told.value.code == "unsupported_content"
+
+
+def test_gemini_by_openais_format_knows_its_own_fields_only() -> None:
+    """What its servers call an unknown name is left out and named."""
+    out = request("gemini-openai", ask(store=False, metadata={"a": "b"}, frequency_penalty=1, seed=1))
+    assert out.dropped == ("frequency_penalty", "metadata", "store")
+    assert isinstance(out.body, dict)
+    assert out.body["seed"] == 1
+
+
 def test_streams_ask_for_usage_where_it_is_taken() -> None:
     """Demand S8: providers that refuse the wish are not asked."""
     for preset in PRESETS:
         wish = body(preset.name, ask(stream=True)).get("stream_options")
-        assert wish == (None if preset.name == "perplexity" else {"include_usage": True}), preset.name
+        assert wish == (None if preset.name in ("perplexity", "spark") else {"include_usage": True}), preset.name
 
 
 def mutated(node: Any, dice: random.Random) -> Any:
@@ -285,6 +335,9 @@ FULL: dict[str, Any] = {
 }
 
 
+TEXT_ONLY: dict[str, Any] = {**FULL, "messages": [FULL["messages"][0], *FULL["messages"][3:]]}
+
+
 @pytest.mark.parametrize(
     "type_", sorted(name for name, one in ADAPTERS.items() if one.chat and one.chat[0].dialect == CHAT.dialect)
 )
@@ -294,7 +347,8 @@ def test_garbage_is_a_request_or_a_declared_error(type_: str) -> None:
     outcomes = {"asked": 0, "sent": 0}
     for _ in range(300):
         try:
-            one = CHAT.read(orjson.dumps(mutated(FULL, dice)), {})
+            full = TEXT_ONLY if type_ == "spark" else FULL
+            one = CHAT.read(orjson.dumps(mutated(full, dice)), {})
         except ClientError:
             continue
         outcomes["asked"] += 1

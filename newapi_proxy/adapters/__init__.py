@@ -62,9 +62,7 @@ _RESELLERS: Final[Mapping[int, str]] = {  # numbers whose channels are plain ser
     10: "https://api.aiproxy.io",
     12: "https://api.api2gpt.com",
     13: "https://api.aigc2d.com",
-    19: "https://api.360.cn",
     22: "https://fastgpt.run/api/openapi",
-    47: "",
     53: "https://llm.submodel.ai",
 }
 

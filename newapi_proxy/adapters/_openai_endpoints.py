@@ -37,13 +37,14 @@ _PATHS: Final[Mapping[str, Mapping[str, str]]] = {
         **dict.fromkeys(
             ("openai", "openrouter", "siliconflow", "together", "fireworks", "nvidia", "baichuan"), "/v1/embeddings"
         ),
-        "perplexity": "/v1/embeddings",
+        **dict.fromkeys(("perplexity", "hunyuan", "ai360", "xinference"), "/v1/embeddings"),
+        **dict.fromkeys(("github", "gemini-openai"), "/embeddings"),
         "ali": "/compatible-mode/v1/embeddings",
         "volcengine": "/api/v3/embeddings",
         "baidu": "/v2/embeddings",
     },
     "rerank": {
-        **dict.fromkeys(("openai", "openrouter", "siliconflow", "together", "fireworks"), "/v1/rerank"),
+        **dict.fromkeys(("openai", "openrouter", "siliconflow", "together", "fireworks", "xinference"), "/v1/rerank"),
         "baidu": "/v2/rerank",
     },
     "moderations": {"openai": "/v1/moderations"},

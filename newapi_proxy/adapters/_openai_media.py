@@ -37,12 +37,12 @@ _LONGEST: Final = max(map(len, (*_NAMES, *_DONE)))
 
 _PREFIXES: Final[Mapping[str, Mapping[str, str]]] = {
     "images": {
-        **dict.fromkeys(("openai", "siliconflow", "together", "xai", "openrouter"), "/v1/"),
+        **dict.fromkeys(("openai", "siliconflow", "together", "xai", "openrouter", "xinference"), "/v1/"),
         "volcengine": "/api/v3/",
         "baidu": "/v2/",
     },
-    "speech": dict.fromkeys(("openai", "groq", "siliconflow", "together"), "/v1/"),
-    "transcription": dict.fromkeys(("openai", "groq", "siliconflow", "together", "fireworks"), "/v1/"),
+    "speech": dict.fromkeys(("openai", "groq", "siliconflow", "together", "xinference"), "/v1/"),
+    "transcription": dict.fromkeys(("openai", "groq", "siliconflow", "together", "fireworks", "xinference"), "/v1/"),
 }
 """Kind of endpoint, then the types whose servers have it, and what its path begins with there."""
 

@@ -33,15 +33,15 @@ _ONE_API: Final[Mapping[int, tuple[str, str]]] = {  # where One API's meaning is
     44: ("siliconflow", "https://api.siliconflow.cn"),
     45: ("xai", "https://api.x.ai"),
     47: ("baidu", "https://qianfan.baidubce.com"),
-    48: ("openai", "https://spark-api-open.xf-yun.com"),
+    48: ("spark", "https://spark-api-open.xf-yun.com"),
     49: ("ali", "https://dashscope.aliyuncs.com"),
     50: ("openai", ""),
+    51: ("gemini-openai", "https://generativelanguage.googleapis.com/v1beta/openai"),
 }
 _SHARED: Final = 25  # the last number that both mean alike, but for those above
 _UNKNOWN: Final[Mapping[int, str]] = {  # New API's names for what has no adapter here
     11: "PaLM",
     15: "Baidu Wenxin",
-    18: "Xunfei Spark",
     21: "AIProxy library",
     23: "Tencent Hunyuan",
     44: "MokaAI",
@@ -60,8 +60,8 @@ _UNKNOWN_ONE_API: Final[Mapping[int, str]] = {
     38: "DeepL",
     43: "Proxy",
     46: "Replicate",
-    51: "Gemini by OpenAI's format",
 }
+_INSTEAD: Final[Mapping[int, str]] = {15: "baidu", 23: "hunyuan"}  # the maker's present interface; its keys are others
 
 
 def kind(number: int, one_api: bool) -> tuple[str, str] | None:
@@ -75,6 +75,11 @@ def called(number: int, one_api: bool) -> str:
     """The number with its name there, for people."""
     name = _UNKNOWN_ONE_API.get(number) if one_api and number > _SHARED else _UNKNOWN.get(number)
     return f"{number} ({name})" if name else str(number)
+
+
+def instead(number: int) -> str | None:
+    """The type that serves the same maker's models, by another key than such a channel has; alike in both formats."""
+    return _INSTEAD.get(number)
 
 
 def number(name: str, one_api: bool) -> int:

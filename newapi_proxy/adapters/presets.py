@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from newapi_proxy.adapters._inherited import Meant
+from newapi_proxy.adapters._inherited import Inherited, Meant
 from newapi_proxy.adapters._openai_draft import Draft, flatten, media, refuse_media
 from newapi_proxy.adapters._openai_endpoints import Place, embeddings
 from newapi_proxy.adapters._presets_cloudflare import TRANSCRIPTION, CloudflareOptions, RunChat, compatible_url
@@ -30,6 +30,20 @@ _GROQ_CALL: Final = frozenset({"id", "type", "function"})
 _ROUTED: Final = re.compile(r"anthropic/claude-|openai/gpt-[5-9]")
 _XAI_IMAGES: Final = ("image/jpeg", "image/jpg", "image/png", None)
 _OTHER_IMAGE: Final = re.compile(r"\.(webp|gif|bmp|svg|tiff?)(\?|$)", re.I)
+_SPARKS: Final = {  # what follows "SparkDesk-" or "Spark-" in the names that New API and One API had → the model's own
+    "v1.1": "lite",
+    "v3.1": "generalv3",
+    "v3.1-128k": "pro-128k",
+    "v3.5": "generalv3.5",
+    "v3.5-32k": "max-32k",
+    "v4.0": "4.0Ultra",
+    "lite": "lite",
+    "pro": "generalv3",
+    "pro-128k": "pro-128k",
+    "max": "generalv3.5",
+    "max-32k": "max-32k",
+    "4.0-ultra": "4.0Ultra",
+}
 
 
 def _volcengine_url(to: Target) -> str:
@@ -92,6 +106,35 @@ def _groq(draft: Draft, ask: Ask, to: Target) -> None:
                 draft.dropped.append(f"messages.{number}.{name}")
         if type(calls) is list:
             message["tool_calls"] = [{name: call[name] for name in call if name in _GROQ_CALL} for call in calls]
+
+
+class SparkOptions(Options, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`version`: which one a model means that is called SparkDesk alone."""
+
+    version: str = "v1.1"
+
+
+def _spark(draft: Draft, ask: Ask, to: Target) -> None:
+    """Texts alone; calls come as a list only where that is asked for; inherited names are its own under another."""
+    refuse_media(ask, ("image", "file", "audio", "video"), "Spark's chat models take text only.")
+    flatten(draft)
+    if draft.body.get("tools"):
+        draft.body["tool_calls_switch"] = True
+    family, _, version = to.model.lower().partition("-")
+    if family in ("sparkdesk", "spark"):
+        draft.body["model"] = _SPARKS.get(version or to.options.version.lower(), to.model)
+
+
+def _spark_inherited(row: Inherited) -> Meant:
+    version = row.other or str(row.config.get("api_version") or "")
+    return Meant(options={**row.options, **({"version": version} if version else {})})
+
+
+def _spark_bearer(to: Target) -> dict[str, str]:
+    """A password as it is; of APPID|APISecret|APIKey, the socket's credential, the last two in their other order."""
+    parts = to.key.reveal().split("|")
+    key = f"{parts[2]}:{parts[1]}" if len(parts) == 3 else parts[0]
+    return {"authorization": f"Bearer {key}"}
 
 
 def _xai_named(model: str) -> Named | None:
@@ -260,6 +303,62 @@ CLOUDFLARE: Final = Adapter(
     owner="cloudflare",
 )
 """Two interfaces; neither fetches what is named by URL."""
+_SPARK: Final = msgspec.structs.replace(
+    compatible(
+        "spark",
+        numbers=(18,),
+        base_url="https://spark-api-open.xf-yun.com",
+        chat=OpenAIChat(
+            quirks=Quirks(
+                drops=("seed", "stop", "parallel_tool_calls", *_NARROW),
+                refuses=("n", "logprobs", "top_logprobs"),
+                developer=False,
+                stream_usage=False,
+                schema=False,
+                effort="",
+            ),
+            auth=_spark_bearer,
+            shape=_spark,
+        ),
+    ),
+    options=SparkOptions,
+    inherited=_spark_inherited,
+)
+"""iFlytek: its streams tell usage unasked, in the last chunk."""
+_HUNYUAN: Final = compatible(
+    "hunyuan",
+    base_url="https://api.hunyuan.cloud.tencent.com",
+    chat=OpenAIChat(
+        quirks=Quirks(
+            drops=("frequency_penalty", "presence_penalty", *_NARROW),
+            refuses=("n", "logprobs", "top_logprobs"),
+            developer=False,
+            effort="",
+        )
+    ),
+)
+"""Tencent. Another key than its signed interface has, which is why no number leads here."""
+_AI360: Final = compatible(
+    "ai360",
+    numbers=(19,),
+    base_url="https://api.360.cn",
+    chat=OpenAIChat(quirks=Quirks(developer=False, effort="")),
+)
+_GITHUB: Final = compatible(
+    "github", base_url="https://models.github.ai/inference", chat=OpenAIChat(url=below("/chat/completions"))
+)
+"""GitHub Models: its path has no version."""
+_GEMINI_OPENAI: Final = compatible(
+    "gemini-openai",
+    base_url="https://generativelanguage.googleapis.com/v1beta/openai",
+    chat=OpenAIChat(
+        quirks=Quirks(drops=("frequency_penalty", *_NARROW), developer=False, top_k=False),
+        url=below("/chat/completions"),
+    ),
+)
+"""Gemini by OpenAI's format; fields that it does not know are errors there."""
+_XINFERENCE: Final = msgspec.structs.replace(compatible("xinference", numbers=(47,)), key_required=False)
+"""A server of one's own."""
 
 _PLAIN: Final = {  # a base URL is all that is different about them
     "together": "https://api.together.xyz",
@@ -286,6 +385,12 @@ PRESETS: Final[tuple[Adapter, ...]] = (
     LINGYIWANWU,
     CLOUDFLARE,
     BAIDU,
+    _SPARK,
+    _HUNYUAN,
+    _AI360,
+    _GITHUB,
+    _GEMINI_OPENAI,
+    _XINFERENCE,
     *(compatible(name, base_url=base_url) for name, base_url in _PLAIN.items()),
 )
 """Every preset, in the order of the documentation."""

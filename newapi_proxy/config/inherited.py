@@ -96,7 +96,7 @@ def _channel(row: ChannelRow, origin: Origin, options: Mapping[str, Mapping[str,
     meant = numbers.kind(row.type, one_api)
     adapter = adapters.ADAPTERS.get(meant[0]) if meant is not None else None
     if meant is None or adapter is None:
-        raise _Fault(f"type {numbers.called(row.type, one_api)} is not served by this version")
+        raise _Fault(_unserved(row.type, one_api))
     setting, settings = _object(row.setting, "setting", told), _object(row.settings, "settings", told)
     means = _means(row, adapter, one_api, options.get(adapter.name, {}), settings)
     told += [f"{one} is not served" for one in means.unserved]
@@ -128,6 +128,12 @@ def _channel(row: ChannelRow, origin: Origin, options: Mapping[str, Mapping[str,
         told.append(f"was disabled automatically{why}: `newapi-proxy channel enable` lets it serve again")
     _check(channel, adapter.options)
     return channel
+
+
+def _unserved(number: int, one_api: bool) -> str:
+    words = f"type {numbers.called(number, one_api)} is not served by this version"
+    other = numbers.instead(number)
+    return words if other is None else f"{words}; a channel of type {other} with a key for that interface is"
 
 
 def _means(

@@ -75,7 +75,7 @@ def test_a_database_is_served_charged_and_left_as_it_was(
     assert (line["token"], line["channel"], line["group"], line["quota"]) == ("laptop", "main", "default", 260)
     assert ask(running.url, model="claude-3-5-haiku-20241022", headers=BEARER)[0] == 200
     assert upstream.last.headers["x-api-key"] == "claude-key"
-    assert "channel 3 (spark): type 18 (Xunfei Spark) is not served" in str(running.wait("config_warning"))
+    assert "channel 3 (hunyuan): type 23 (Tencent Hunyuan) is not served" in str(running.wait("config_warning"))
     assert running.stop() == 0
     assert installations.lost(before, file) == []
     ((both,),) = found(file, "SELECT SUM(quota) FROM logs WHERE id > 1")
@@ -104,7 +104,7 @@ def test_check_and_show_look_and_touch_nothing(tmp_path: Path) -> None:
         0,
         f"{config}: ok (2 channels, 1 of them in the database, 0 tokens)\n",
     )
-    assert f"{config}:1:1: database: warning: channel 3 (spark): type 18" in checked.stderr
+    assert f"{config}:1:1: database: warning: channel 3 (hunyuan): type 23" in checked.stderr
     assert "channel claude of the database is not used" in checked.stderr
     shown = command(config, "show", "--origin").stdout
     assert "models: [gpt-4o, house-model]  # database" in shown
@@ -153,7 +153,7 @@ def test_changes_by_others_are_noticed(daemon: Start, upstream: Scripted, tmp_pa
     change(file, "UPDATE users SET quota = quota + 1 WHERE id = 2")
     change(file, "INSERT INTO tokens (user_id, key, name, remain_quota) VALUES (2, 'other', 'other', 400000)")
     noticed(1)
-    assert len([line for line in running.lines if "channel 3 (spark)" in str(line.get("warning"))]) == 1
+    assert len([line for line in running.lines if "channel 3 (hunyuan)" in str(line.get("warning"))]) == 1
     assert ask(running.url, model="gpt-4o", headers=other)[0] == 200
     change(file, "UPDATE channels SET key = 'turned' WHERE id = 1")
     noticed(2)

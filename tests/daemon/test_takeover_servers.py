@@ -45,7 +45,7 @@ def test_a_servers_database_is_served_charged_and_left_as_it_was(
         config = tmp_path / "config.yaml"
         config.write_text(f"database: {place}\nkeys_at_rest: text\n")
         assert cli.main(["check", "-c", str(config)]) == 0
-        assert "channel 3 (spark): type 18 (Xunfei Spark)" in capsys.readouterr().err
+        assert "channel 3 (hunyuan): type 23 (Tencent Hunyuan)" in capsys.readouterr().err
         running = daemon(config.read_text())
         assert ask(running.url, model="house-model", headers=BEARER)[0] == 200
         line = running.wait("request")

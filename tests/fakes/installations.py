@@ -205,7 +205,7 @@ def _channels(age: str, upstream: str) -> tuple[dict[str, Any], ...]:
     common: dict[str, Any] = {"base_url": upstream, "created_time": 1_700_000_000, "balance": 1.25}
     first = {"id": 1, "type": 1, "key": "upstream-key", "name": "main", "models": "gpt-4o, house-model,", "priority": 9}
     claude = {"id": 2, "type": 14, "key": "claude-key", "name": "claude", "models": "claude-3-5-haiku-20241022"}
-    lacking = {"id": 3, "type": 18, "key": "a|b|c", "name": "spark", "models": "SparkDesk"}
+    lacking = {"id": 3, "type": 23, "key": "a|b|c", "name": "hunyuan", "models": "hunyuan-lite"}
     first |= {"model_mapping": {"house-model": "gpt-4o-mini"}, "weight": 5}
     if age != "one-api":
         first |= {"open_ai_organization": "org-1", "status_code_mapping": {"400": "500"}}

@@ -102,7 +102,9 @@ PROVIDERS: Final[Mapping[str, tuple[Provider, ...]]] = {
         Provider(type="cloudflare", model="@cf/meta/llama", options={"account": "a", "api": "run"}, way="-run"),
     ),
     **{
-        one.name: (Provider(type=one.name, model=_SEEING.get(one.name, "model-1")),)
+        one.name: (
+            Provider(type=one.name, model=_SEEING.get(one.name, "model-1"), base_url=None if one.base_url else _UP),
+        )
         for one in presets.PRESETS
         if one.name != "cloudflare"
     },
