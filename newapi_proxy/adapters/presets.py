@@ -369,6 +369,7 @@ _PLAIN: Final = {  # a base URL is all that is different about them
     "baichuan": "https://api.baichuan-ai.com",
     "stepfun": "https://api.stepfun.com",
     "sambanova": "https://api.sambanova.ai",
+    "novita": "https://api.novita.ai/openai",
 }
 
 PRESETS: Final[tuple[Adapter, ...]] = (
