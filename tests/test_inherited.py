@@ -192,7 +192,7 @@ def test_what_cannot_be_served_is_left_out_with_a_reason(fields: dict[str, Any],
 def test_one_api_numbers_its_types_otherwise() -> None:
     """Above 27 the same number is another provider; parts of a credential stand in a column of their own."""
     meant = {28: "mistral", 29: "groq", 35: "cohere", 36: "deepseek", 39: "together", 40: "volcengine", 45: "xai"}
-    meant |= {48: "spark", 51: "gemini-openai"}
+    meant |= {41: "novita", 48: "spark", 51: "gemini-openai"}
     assert {number: one("one-api", type=number).type for number in meant} == meant
     assert one("one-api", type=8, base_url="https://up.example").type == "openai"
     assert taken(row(type=43), origin="one-api").faults[0].startswith("channel 1 (one): type 43 (Proxy)")

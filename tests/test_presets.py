@@ -67,6 +67,7 @@ def seen(url: str) -> Ask:
         ("spark", "https://spark-api-open.xf-yun.com/v1/chat/completions"),
         ("hunyuan", "https://api.hunyuan.cloud.tencent.com/v1/chat/completions"),
         ("ai360", "https://api.360.cn/v1/chat/completions"),
+        ("novita", "https://api.novita.ai/openai/v1/chat/completions"),
         ("github", "https://models.github.ai/inference/chat/completions"),
         ("gemini-openai", "https://generativelanguage.googleapis.com/v1beta/openai/chat/completions"),
         ("mistral", "https://api.mistral.ai/v1/chat/completions"),

@@ -30,7 +30,7 @@ PATHS: Final[Mapping[str, str]] = {
     **dict.fromkeys(
         ("openai", "openrouter", "xai", "siliconflow", "together", "fireworks", "cerebras", "nvidia"), "/v1/completions"
     ),
-    "xinference": "/v1/completions",
+    **dict.fromkeys(("novita", "xinference"), "/v1/completions"),
     "deepseek": "/beta/completions",
 }
 """The types whose servers have the endpoint, with its path; the others are told such a prompt as chat."""

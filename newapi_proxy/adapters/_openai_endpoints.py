@@ -37,7 +37,7 @@ _PATHS: Final[Mapping[str, Mapping[str, str]]] = {
         **dict.fromkeys(
             ("openai", "openrouter", "siliconflow", "together", "fireworks", "nvidia", "baichuan"), "/v1/embeddings"
         ),
-        **dict.fromkeys(("perplexity", "hunyuan", "ai360", "xinference"), "/v1/embeddings"),
+        **dict.fromkeys(("perplexity", "novita", "hunyuan", "ai360", "xinference"), "/v1/embeddings"),
         **dict.fromkeys(("github", "gemini-openai"), "/embeddings"),
         "ali": "/compatible-mode/v1/embeddings",
         "volcengine": "/api/v3/embeddings",

@@ -28,7 +28,7 @@ _ONE_API: Final[Mapping[int, tuple[str, str]]] = {  # where One API's meaning is
     37: ("cloudflare", "https://api.cloudflare.com"),
     39: ("together", "https://api.together.xyz"),
     40: ("volcengine", "https://ark.cn-beijing.volces.com"),
-    41: ("openai", "https://api.novita.ai/v3/openai"),
+    41: ("novita", "https://api.novita.ai/openai"),
     42: ("vertex", ""),
     44: ("siliconflow", "https://api.siliconflow.cn"),
     45: ("xai", "https://api.x.ai"),
