@@ -284,6 +284,17 @@ def test_no_usage(
 
 
 @STREAM
+@BOTH
+@across("OC", "OR", "AM", "GG")
+def test_no_usage_of_a_call(theatre: Theatre, letter: str, family: str, stream: bool) -> None:
+    """T-CORE-009: a call is counted with its name and what its maker puts around it."""
+    editing(theatre.client, Say(text="", calls=(("c1", "get_weather", {"place": "Rome"}),)), unmetered)
+    cell = theatre.play(letter, kind_of(letter, family), stream=stream)
+    assert [name for _, name, _ in cell.shown.calls] == ["get_weather"]
+    assert cell.shown.usage["completion"] == (54 if kind_of(letter, family) == "claude" else 15)
+
+
+@STREAM
 @across("OC", "OR", "AM", "GG")
 def test_total_above_the_sum(theatre: Theatre, letter: str, stream: bool) -> None:
     """T-CORE-010: the difference is reasoning, and billed."""

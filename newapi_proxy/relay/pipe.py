@@ -15,6 +15,7 @@ from newapi_proxy.errors import ProxyError, UpstreamFailure
 from newapi_proxy.ir.ask import Ask
 from newapi_proxy.ir.events import (
     CONTENT,
+    CallStarted,
     Ended,
     Event,
     Failed,
@@ -76,6 +77,8 @@ class Heard:
         elif kind in _CONTENT:
             self.committed = True
             self.finished = self.finished or kind is Finished
+            if isinstance(event, CallStarted):
+                self._tell().call(event.name)
         elif isinstance(event, Failed):
             self.failure = event.failure
             return False
