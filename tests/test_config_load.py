@@ -420,6 +420,9 @@ def test_what_a_portal_is_warned_of(tmp_path: Path) -> None:
     assert line.startswith("portal.topup: names no way to pay, so nothing is served")
     (line,) = warned(tmp_path, f"portal: {{}}\npublic_url: http://llm.example.org\n{rest}")
     assert line.startswith("public_url: is not https")
+    (line,) = warned(tmp_path, f"portal: {{}}\npublic_url: https://llm.example.org\n{rest}")
+    assert line.startswith("portal: names no trusted_proxies")
+    rest += "trusted_proxies: [127.0.0.1/32]\n"
     for address in ("https://llm.example.org", "http://127.0.0.1:3000", "http://localhost", "http://[::1]:3000"):
         assert warned(tmp_path, f"portal: {{}}\npublic_url: {address}\n{rest}") == []
 

@@ -29,10 +29,13 @@ def _hollow(view: View) -> Iterator[Fault]:
 
 
 def _open(view: View) -> Iterator[Fault]:
-    """Pages on which people enter keys, at an address where others may read along."""
+    """Pages on which people enter keys: where others may read along, or nobody knows from where they come."""
     url = urlsplit(view.config.public_url or "")
     if view.config.portal is not None and url.scheme == "http" and not _here(url.hostname or ""):
         yield view.wrong(("public_url",), "is not https: keys that are entered at the portal can be read on the way")
+    if view.config.portal is not None and url.scheme == "https" and not view.config.trusted_proxies:
+        message = "names no trusted_proxies: behind the one that serves public_url all people count as one address"
+        yield view.wrong(("portal",), message)
 
 
 def _here(host: str) -> bool:

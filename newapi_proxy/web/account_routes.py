@@ -78,16 +78,27 @@ class Pace:
 
     def count(self, address: str, now: float) -> None:
         """Counts one question. Raises ClientError 429 where it is one too many."""
+        address = self._begun(address, now)
+        count = self._counts[address] = self._counts.get(address, 0) + 1
+        if count > self._most:
+            raise self._full(now)
+
+    def check(self, address: str, now: float) -> None:
+        """Raises ClientError 429 where one more would be too many."""
+        if self._counts.get(self._begun(address, now), 0) >= self._most:
+            raise self._full(now)
+
+    def _begun(self, address: str, now: float) -> str:
+        """Begins a new span where one is due; under which address is counted."""
         if now >= self._until:
             self._until = now + self._span
             self._counts.clear()
-        if address not in self._counts and len(self._counts) >= MOST_ADDRESSES:
-            address = ""
-        count = self._counts[address] = self._counts.get(address, 0) + 1
-        if count > self._most:
-            message = f"More than {self._most} questions within {self._span:.0f} seconds."
-            wait = self._until - now
-            raise ClientError(message, status=429, kind="rate_limit", code="too_many_questions", retry_after=wait)
+        return "" if address not in self._counts and len(self._counts) >= MOST_ADDRESSES else address
+
+    def _full(self, now: float) -> ClientError:
+        message = f"More than {self._most} questions within {self._span:.0f} seconds."
+        wait = self._until - now
+        return ClientError(message, status=429, kind="rate_limit", code="too_many_questions", retry_after=wait)
 
 
 def _answering(report: Report, pace: Pace) -> Action:

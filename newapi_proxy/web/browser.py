@@ -17,6 +17,7 @@ from multidict import istr
 
 from newapi_proxy.config.model import Config
 from newapi_proxy.errors import ClientError, ProxyError
+from newapi_proxy.snapshot import Token
 from newapi_proxy.web import body, inbound
 from newapi_proxy.web.app import Call
 from newapi_proxy.web.relay_routes import received
@@ -40,7 +41,8 @@ FRESH: Final = ("Cache-Control", "no-store")
 
 
 class Shown(msgspec.Struct, frozen=True, kw_only=True):
-    """An answer. `fault`: why it is not what was asked for; `cookies` as they are set; `allow`: what a page needs
+    """An answer. `fault`: why it is not what was asked for; `cookies` as they are set; `token`: the key that was
+    signed in with; `allow`: what a page needs
     beyond the policy of all, as policy text that takes the place of `form-action 'self'`."""
 
     status: int = 200
@@ -48,6 +50,7 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
     headers: tuple[tuple[str, str], ...] = ()
     cookies: tuple[str, ...] = ()
     fault: ProxyError | None = None
+    token: Token | None = None
     allow: str = _FORMS
 
     def head(self) -> tuple[tuple[str, str], ...]:

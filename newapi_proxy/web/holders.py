@@ -24,6 +24,7 @@ from newapi_proxy.web.portal import Account, Guest, KeyHolder, Operator
 from newapi_proxy.wire import sheet as csv
 
 ROWS: Final = 50  # requests of one page
+MOST_KEYS: Final = 50  # that are shown one by one
 MOST_PAGES: Final = 200
 MOST_LINES: Final = 50_000  # of a download; the newest
 PERIOD: Final = 30
@@ -34,27 +35,44 @@ _KINDS: Final = {logs.CONSUME: "charge", logs.REFUND: "refund"}
 async def usage(guest: Guest) -> Shown:
     """Keys, a period's use, the last requests, prices."""
     visitor, days, place = portal.holder(guest), period(guest), _place(guest)
-    tokens, now, zone = _tokens(visitor), guest.at, guest.zone
+    tokens, now, zone = chosen(guest, visitor), guest.at, guest.zone
     since, ids = sums.begin(days, now, zone), [one.account.token_id for one in tokens]
-    whose = visitor.user.id if isinstance(visitor, Account) else _payer(tokens[0])
+    whose = visitor.user.id if isinstance(visitor, Account) else _payer(visitor.token)
 
     def read(conn: Connection) -> tuple[list[view.Key], view.Purse | None, list[logs.Spent], list[logs.Entry]]:
-        found = [_key(conn, guest, one) for one in tokens]
+        found = [_key(conn, guest, one) for one in tokens[:MOST_KEYS]]
         purse = view.Purse(*standing.of_account(conn, whose)) if whose else None
         spent = logs.spent(conn, since, now + 1, ids)
         return found, purse, spent, logs.page(conn, ids, ((place - 1) * ROWS, ROWS + 1))
 
     keys, purse, spent, rows = await guest.edge.house.db.survey(read)
-    by_day = view.Usage(days, sums.dates(since, now, zone), sums.summed(spent, ("day", "model"), zone))
+    shown = view.Asked(days, _named(visitor, tokens))
+    by_day = view.Usage(sums.dates(since, now, zone), sums.summed(spent, ("day", "model"), zone))
     last = view.Recent(rows[:ROWS], place, len(rows) > ROWS and place < MOST_PAGES, len(tokens) > 1)
-    found = [view.keys(keys, purse, zone), view.used(by_day), view.recent(last, zone)]
+    found = [view.keys(keys, purse, zone, len(tokens)), view.used(by_day, shown), view.recent(last, shown, zone)]
     if len(tokens) == 1:
         offered = offers.offers(guest.snapshot, tokens[0])
         found.append(view.offered(offered, patterns=offers.patterns(guest.snapshot, tokens[0])))
     return guest.page(say("your_key" if len(tokens) == 1 else "your_keys"), *found)
 
 
-def _tokens(visitor: KeyHolder | Account) -> Sequence[Token]:
+def chosen(guest: Guest, visitor: KeyHolder | Account) -> Sequence[Token]:
+    """The visitor's keys, or the one of them that is asked for."""
+    match visitor:
+        case KeyHolder(token):
+            return (token,)
+        case Account(_, tokens):
+            asked = guest.asked("key")
+            return [one for one in tokens if str(one.account.token_id) == asked] or tokens
+
+
+def _named(visitor: KeyHolder | Account, tokens: Sequence[Token]) -> int:
+    """The number of the key that one of several was narrowed to, 0 for none."""
+    narrowed = isinstance(visitor, Account) and len(tokens) < len(visitor.tokens)
+    return tokens[0].account.token_id if narrowed else 0
+
+
+def _all(visitor: KeyHolder | Account) -> Sequence[Token]:
     return (visitor.token,) if isinstance(visitor, KeyHolder) else visitor.tokens
 
 
@@ -92,7 +110,7 @@ def _place(guest: Guest) -> int:
 async def sheet(guest: Guest) -> Shown:
     """A period's charges and refunds as CSV."""
     visitor, days, now, zone = portal.holder(guest), period(guest), guest.at, guest.zone
-    since, ids = sums.begin(days, now, zone), [one.account.token_id for one in _tokens(visitor)]
+    since, ids = sums.begin(days, now, zone), [one.account.token_id for one in chosen(guest, visitor)]
     found = await guest.edge.house.db.survey(lambda conn: logs.between(conn, ids, since, now + 1, MOST_LINES))
     rows = (
         (
@@ -118,7 +136,7 @@ async def sheet(guest: Guest) -> Shown:
 async def request(guest: Guest) -> Shown:
     """One request as the ledger has it; the operator sees everybody's, and what was tried."""
     all_of_it = isinstance(guest.visitor, Operator)
-    mine = () if all_of_it else {one.account.token_id for one in _tokens(portal.holder(guest))}
+    mine = () if all_of_it else {one.account.token_id for one in _all(portal.holder(guest))}
     id, zone = guest.call.tail, guest.zone
 
     def read(conn: Connection) -> tuple[records.Record | None, records.Record | None]:

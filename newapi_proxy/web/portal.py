@@ -109,7 +109,8 @@ class Guest(msgspec.Struct, frozen=True):
         if isinstance(self.visitor, KeyHolder | Account):
             links += ["topup"] if self.portal.topup is not None else []
             links += [SETTING] if self.portal.telegram is not None else []
-        return layout.Frame(self.portal.title, browser.base(self.config), name, tuple(links))
+        here = self.call.visit.path.strip("/")
+        return layout.Frame(self.portal.title, browser.base(self.config), name, tuple(links), here)
 
     def asked(self, name: str) -> str:
         """What the query says under a name, "" for nothing."""
@@ -160,7 +161,8 @@ def action(serve: Serve, *paces: Pace, told: _Told | None = None) -> Action:
         finally:
             share.hold(0)
         call.arrival.reply.page(shown.status, shown.head(), shown.body, shown.cookies)
-        edge.note(guest.call.visit, shown.fault, status=shown.status)
+        visit = guest.call.visit if shown.token is None else call.by(shown.token)
+        edge.note(visit, shown.fault, status=shown.status)
 
     return act
 

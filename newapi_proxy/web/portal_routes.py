@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import Final
 
+import msgspec
+
 from newapi_proxy import metrics
 from newapi_proxy.accounts import sessions
 from newapi_proxy.errors import ClientError
@@ -46,7 +48,7 @@ def routes() -> list[Route[Action]]:
     shown = [Route(path, _read(portal.action(serve, pace))) for path, serve in pages.items()]
     return [
         *shown,
-        Route("/login", {"POST": portal.action(_sign_in, pace, attempts)}),
+        Route("/login", {"POST": portal.action(_signing_in(attempts), pace)}),
         Route("/logout", {"POST": portal.action(_sign_out, pace)}),
         Route("/pages/style.css", _read(_style)),
         *portal_telegram.routes(pace, attempts),
@@ -84,25 +86,38 @@ def _form(guest: Guest, message: str, fault: ClientError | None = None) -> Shown
     return guest.page(say("sign_in"), content, status=fault.status if fault else 200, fault=fault)
 
 
-async def _sign_in(guest: Guest) -> Shown:
-    """A key, or one of the operator's. The answer to every unknown key is the same."""
-    text = (await browser.form(guest.call, guest.share)).get("key", "").strip()
+def _signing_in(attempts: Pace) -> portal.Serve:
+    """The form's way. What is refused counts as an attempt: an office that signs in at nine is nobody who guesses."""
+
+    async def sign_in(guest: Guest) -> Shown:
+        place, now = guest.call.visit.client_ip, guest.edge.house.clock.monotonic()
+        attempts.check(place, now)
+        text = (await browser.form(guest.call, guest.share)).get("key", "").strip()
+        try:
+            return await _sign_in(guest, text)
+        except ClientError as fault:
+            metrics.count(SIGNINS, sessions.KEY, str(fault.code))
+            if text:
+                attempts.count(place, now)
+            return _form(guest, fault.message, fault)
+
+    return sign_in
+
+
+async def _sign_in(guest: Guest, text: str) -> Shown:
+    """A key, or one of the operator's. The answer to every unknown key is the same. Raises ClientError."""
     edge, visit = guest.edge, guest.call.visit
-    try:
-        edge.guesses.check(visit.client_ip, visit.arrived)
-        if not text:
-            raise ClientError(say("sign_in_key_missing"), code="key_missing")
-        if operates(edge, text):
-            cookie = await portal.begin(guest, sessions.OPERATOR, lambda session: sessions.operator(session, text))
-            metrics.count(SIGNINS, sessions.OPERATOR, "ok")
-            return guest.away(DASHBOARD, (cookie,))
-        token = _token(guest, text)
-        cookie = await portal.begin(guest, sessions.KEY, lambda _: _digest(guest, text, token))
-        metrics.count(SIGNINS, sessions.KEY, "ok")
-        return guest.away(USAGE, (cookie,))
-    except ClientError as fault:
-        metrics.count(SIGNINS, sessions.KEY, str(fault.code))
-        return _form(guest, fault.message, fault)
+    edge.guesses.check(visit.client_ip, visit.arrived)
+    if not text:
+        raise ClientError(say("sign_in_key_missing"), code="key_missing")
+    if operates(edge, text):
+        cookie = await portal.begin(guest, sessions.OPERATOR, lambda session: sessions.operator(session, text))
+        metrics.count(SIGNINS, sessions.OPERATOR, "ok")
+        return guest.away(DASHBOARD, (cookie,))
+    token = _token(guest, text)
+    cookie = await portal.begin(guest, sessions.KEY, lambda _: _digest(guest, text, token))
+    metrics.count(SIGNINS, sessions.KEY, "ok")
+    return msgspec.structs.replace(guest.away(USAGE, (cookie,)), token=token)
 
 
 def _token(guest: Guest, text: str) -> Token:

@@ -203,8 +203,8 @@ async def _entered(guest: Guest) -> tuple[User | Token, str]:
 
 
 async def _sign_in(guest: Guest) -> Shown:
-    _, cookie = await _entered(guest)
-    return guest.away(USAGE, (cookie,))
+    who, cookie = await _entered(guest)
+    return msgspec.structs.replace(guest.away(USAGE, (cookie,)), token=who if isinstance(who, Token) else None)
 
 
 def _who(guest: Guest, id: str = "") -> logins.Login:

@@ -124,6 +124,15 @@ def test_the_pages_way(stage: Stage, visitor: Visitor) -> None:
     assert "Your keys" in page.words
     assert ("Key key70" in page.words, "Key key71" in page.words, "Key key80" in page.words) == (True, True, False)
     assert "$1.00 Balance of the account" in page.words
+    assert "Models and prices" not in page.words
+    page = visitor.get("/usage?key=71&days=7")
+    assert ("Key key70" in page.words, "Key key71" in page.words, "Models and prices" in page.words) == (
+        False,
+        True,
+        True,
+    )
+    assert 'href="usage?key=71&amp;days=30"' in page.text
+    assert "Key key70" in visitor.get("/usage?key=80").words  # another's key is none of theirs
     assert visitor.post("/setting/telegram/unbind").place == "/setting?said=unbound"
     assert rows(stage, "SELECT id FROM users WHERE telegram_id = '42424242'") == []
     assert "tied to no key here" in returned(Visitor(stage.url, visitor.address), "/login/telegram", proof()).words

@@ -18,13 +18,14 @@ _VERSION: Final = sha256(STYLE).hexdigest()[:12]
 
 
 class Frame(msgspec.Struct, frozen=True):
-    """`title` of the service, `base` in front of our paths, `name` of who is signed in, "" for nobody, and the pages
-    that are there for them."""
+    """`title` of the service, `base` in front of our paths, `name` of who is signed in, "" for nobody, the pages that
+    are there for them, and the one that this is."""
 
     title: str
     base: str
     name: str = ""
     links: tuple[str, ...] = ()
+    here: str = ""
 
 
 class Column(msgspec.Struct, frozen=True):
@@ -56,7 +57,10 @@ def page(frame: Frame, title: str, *content: Content) -> str:
 
 
 def _top(frame: Frame) -> Html:
-    links = [element("a", say(f"nav_{name}"), href=name) for name in frame.links]
+    links = [
+        element("a", say(f"nav_{name}"), href=name, aria_current="page" if name == frame.here else None)
+        for name in frame.links
+    ]
     nav = element("nav", links, aria_label=say("nav_label")) if links else NOTHING
     leave = NOTHING
     if frame.name:

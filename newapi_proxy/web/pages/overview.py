@@ -56,7 +56,10 @@ def now(process: Process, holds: Holds, zone: ZoneInfo) -> Html:
         Column(say("amount"), True),
         Column(say("since")),
     )
-    rows = [(one.request_id, one.token, one.model, money(one.units), moment(one.at, zone)) for one in holds.oldest]
+    rows = [
+        (usage.link(one.request_id), one.token, one.model, money(one.units), moment(one.at, zone))
+        for one in holds.oldest
+    ]
     lead = say("holds_lead", count=number(holds.count), amount=money(holds.units))
     return joined(found, element("p", lead), table(columns, rows, say("holds")))
 
@@ -86,7 +89,7 @@ def _channel(one: Channel) -> tuple[Content, ...]:
 
 def spent(found: Sequence[Spent], period: int, days: Sequence[str], zone: ZoneInfo) -> Html:
     """The period's spending, by each of the ways to look at it."""
-    head = joined(element("h2", say("spent"), id="spent"), usage.tabs("dashboard", period))
+    head = joined(element("h2", say("spent"), id="spent"), usage.tabs("dashboard", usage.Asked(period)))
     if not found:
         return joined(head, element("p", say("usage_none")))
     by_day = sums.summed(found, ("day", "model"), zone)

@@ -40,10 +40,21 @@ class Purse(msgspec.Struct, frozen=True):
     used: int
 
 
+class Asked(msgspec.Struct, frozen=True):
+    """What is looked at: a period of so many days, and the number of one of several keys, or 0."""
+
+    period: int
+    key: int = 0
+
+    def place(self, path: str, **more: int) -> str:
+        """Where the same is to be seen, but for what is said otherwise."""
+        given = ({"key": self.key} if self.key else {}) | {"days": self.period} | more
+        return f"{path}?" + "&".join(f"{name}={value}" for name, value in given.items())
+
+
 class Usage(msgspec.Struct, frozen=True):
     """What was used in a period: `rows` as `sums.summed` has them by day and model; `days` every day of it."""
 
-    period: int
     days: Sequence[str]
     rows: Sequence[Mapping[str, Any]]
 
@@ -58,10 +69,11 @@ class Recent(msgspec.Struct, frozen=True):
     several: bool
 
 
-def keys(found: Sequence[Key], purse: Purse | None, zone: ZoneInfo) -> Html:
-    """The balance of the account, and each key."""
+def keys(found: Sequence[Key], purse: Purse | None, zone: ZoneInfo, count: int) -> Html:
+    """The balance of the account, and each key; there may be more of them."""
     tiles = _tiles((say("account_balance"), purse.left), (say("account_used"), purse.used)) if purse else NOTHING
-    return joined(tiles, [_key(one, purse is not None, zone) for one in found])
+    more = element("p", say("more_keys", count=number(count - len(found)))) if count > len(found) else NOTHING
+    return joined(tiles, [_key(one, purse is not None, zone, alone=count == 1) for one in found], more)
 
 
 def _tiles(*told: tuple[str, Content]) -> Html:
@@ -73,14 +85,15 @@ def _tiles(*told: tuple[str, Content]) -> Html:
     )
 
 
-def _key(one: Key, shared: bool, zone: ZoneInfo) -> Html:
-    """`shared`: an account pays, whose balance stands above."""
+def _key(one: Key, shared: bool, zone: ZoneInfo, *, alone: bool) -> Html:
+    """`shared`: an account pays, whose balance stands above; `alone`: no other key is shown."""
     report = one.report
     left: Content = report["total_available"]
     if report["unlimited_quota"]:
         left = say("state_active") if shared else say("unlimited")
     tiles = _tiles((say("balance"), left), (say("used"), report["total_used"]))
-    told = element("h2", f"{say('key_name')} {one.token.name}")
+    name: Content = f"{say('key_name')} {one.token.name}"
+    told = element("h2", name if alone else element("a", name, href=f"usage?key={one.token.account.token_id}"))
     return element(
         "section", told, tiles, facts(_facts(one, zone)), _budgets(report.get("budgets") or (), zone), class_="card"
     )
@@ -126,33 +139,27 @@ def _budgets(budgets: Sequence[Mapping[str, Any]], zone: ZoneInfo) -> Html:
     return table(columns, rows, say("budgets"))
 
 
-def tabs(path: str, chosen: int) -> Html:
+def tabs(path: str, shown: Asked) -> Html:
     """The periods to choose from."""
-    links = [
-        element(
-            "li",
-            element(
-                "a", say(f"days_{days}"), href=f"{path}?days={days}", aria_current="page" if days == chosen else None
-            ),
-        )
-        for days in PERIODS
-    ]
+    links = [element("li", _tab(path, shown, days)) for days in PERIODS]
     return element("ul", links, class_="tabs", aria_label=say("period"))
 
 
-def used(usage: Usage) -> Html:
+def _tab(path: str, shown: Asked, days: int) -> Html:
+    here = "page" if days == shown.period else None
+    return element("a", say(f"days_{days}"), href=shown.place(path, days=days), aria_current=here)
+
+
+def used(usage: Usage, shown: Asked) -> Html:
     """The period's chart and table, and the way to its rows."""
-    head = joined(element("h2", say("usage"), id="used"), tabs("usage", usage.period))
+    head = joined(element("h2", say("usage"), id="used"), tabs("usage", shown))
     if not usage.rows:
         return joined(head, element("p", say("usage_none")))
     spent = {(row["day"], row["model"]): row["quota"] for row in usage.rows}
     columns = (Column(say("day")), Column(say("model")), *SUMS)
     rows = [(row["day"], row["model"], *sums(row)) for row in reversed(usage.rows)]
-    whole = {
-        name: sum(row[name] for row in usage.rows)
-        for name in ("requests", "prompt_tokens", "completion_tokens", "quota")
-    }
-    more = element("p", element("a", say("download"), href=f"usage.csv?days={usage.period}"))
+    whole = {name: sum(row[name] for row in usage.rows) for name in _SUMMED}
+    more = element("p", element("a", say("download"), href=shown.place("usage.csv")))
     found = table(columns, rows, say("usage_table"), (say("total"), "", *sums(whole)))
     return joined(head, chart.bars(usage.days, spent), folded(found, say("usage_table"), len(rows)), more)
 
@@ -164,6 +171,7 @@ def folded(found: Html, name: str, rows: int) -> Html:
     return element("details", element("summary", f"{name} ({number(rows)})"), found)
 
 
+_SUMMED: Final = ("requests", "prompt_tokens", "completion_tokens", "quota")
 SUMS: Final = (
     Column(say("requests"), True),
     Column(say("prompt_tokens"), True),
@@ -178,7 +186,7 @@ def sums(row: Mapping[str, Any]) -> tuple[str, ...]:
     return (*counts, money(row["quota"]))
 
 
-def recent(found: Recent, zone: ZoneInfo) -> Html:
+def recent(found: Recent, shown: Asked, zone: ZoneInfo) -> Html:
     """The last requests, a page of them."""
     head = element("h2", say("last_requests"), id="requests")
     if not found.rows:
@@ -194,18 +202,24 @@ def recent(found: Recent, zone: ZoneInfo) -> Html:
     rows = [_request(row, found.several, zone) for row in found.rows]
     links = []
     if found.place > 1:
-        links.append(element("a", say("newer"), href=f"usage?page={found.place - 1}", rel="prev"))
+        links.append(
+            element("a", say("newer"), href=shown.place("usage", page=found.place - 1) + "#requests", rel="prev")
+        )
     if found.more:
-        links.append(element("a", say("older"), href=f"usage?page={found.place + 1}", rel="next"))
+        links.append(
+            element("a", say("older"), href=shown.place("usage", page=found.place + 1) + "#requests", rel="next")
+        )
     lead = element("p", say("last_requests_lead", zone=str(zone)), class_="small")
     return joined(head, lead, table(columns, rows, say("last_requests")), element("p", links, class_="pages"))
 
 
+def link(id: str) -> Html:
+    """A request's id, which leads to its page."""
+    return element("a", id, href=f"requests/{quote(id, safe='')}", class_="code")
+
+
 def _request(row: logs.Entry, several: bool, zone: ZoneInfo) -> tuple[Content, ...]:
-    request: Content = ""
-    if row.request_id:
-        place = f"requests/{quote(row.request_id, safe='')}"
-        request = element("a", row.request_id, href=place, class_="code")
+    request = link(row.request_id) if row.request_id else ""
     what: Content = row.model_name
     if row.type not in _WITH_MODEL:
         what = row.content or say(f"kind_{row.type}" if row.type in (1, 3) else "kind_4")

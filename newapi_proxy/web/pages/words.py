@@ -65,6 +65,7 @@ WORDS: Final[Mapping[str, str]] = {
     # a key
     "your_key": "Your key",
     "your_keys": "Your keys",
+    "more_keys": "And {count} more keys.",
     "balance": "Balance",
     "unlimited": "no limit",
     "left_of": "{left} left",
