@@ -62,6 +62,7 @@ def test_messages(model: str, one: int, more: int) -> None:
     assert cost(model, [HI, said("Hi there.", "assistant"), HI]) == one + 2 * more + 3 * text
     assert cost(model, [HI, said("Hi there.", "assistant")]) == one + 2 * text
     assert cost(model, [HI, HI]) == one + 1 + 2 * text
+    assert cost(model, [said("Hi there.", "assistant"), HI]) == one + more + 12 + 2 * text
 
 
 def test_instructions() -> None:
@@ -180,6 +181,10 @@ def test_an_effort_counts_where_it_becomes_a_budget() -> None:
         asked = msgspec.structs.replace(plain, controls=Controls(thinking=thinking))
         assert count.prompt(asked) == count.prompt(plain) + more
     assert cost(output_config={"effort": "low"}) == cost()
+    free = {"thinking": {"type": "adaptive"}}
+    assert cost("claude-opus-4-6", **free) == cost("claude-opus-4-6") + 17
+    due = {"tools": [WEATHER], "tool_choice": {"type": "any"}}
+    assert cost("claude-opus-4-6", **free, **due) == cost("claude-opus-4-6", **due)
     assert cost(thinking={"type": "enabled", "budget_tokens": 1024}, tools=[WEATHER]) == cost(tools=[WEATHER]) + 30
 
 
@@ -250,6 +255,15 @@ def test_answers(model: str, around: int, called: int) -> None:
     assert tally("Here it is.", one).tokens(model, ended=False) == text + call
     assert tally(("now", "")).tokens(model) == words(tags("now"), model) + called
     assert count.Tally().tokens(model) == 0
+
+
+def test_a_thought_costs_what_is_around_it() -> None:
+    """Its text, and eight for its end; alone it is an answer too."""
+    told = tally("Let me see. Yes.")
+    plain = told.tokens(OLD)
+    told.thought()
+    assert told.tokens(OLD) == plain + 8
+    assert told.tokens("gpt-4o") == tally("Let me see. Yes.").tokens("gpt-4o")
 
 
 def test_what_is_demanded_is_not_answered() -> None:

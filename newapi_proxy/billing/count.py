@@ -79,7 +79,7 @@ class Tally:
     Keeps at most `limit` bytes of text; what comes after is extrapolated from what was kept.
     """
 
-    __slots__ = ("_before", "_calls", "_kept", "_limit", "_named", "_room", "_seen")
+    __slots__ = ("_before", "_calls", "_kept", "_limit", "_named", "_room", "_seen", "_thoughts")
 
     def __init__(self, limit: int = 65_536) -> None:
         self._kept: list[str] = []
@@ -88,6 +88,7 @@ class Tally:
         self._seen = 0
         self._calls = 0
         self._before = 0  # bytes until the first call
+        self._thoughts = 0
         self._named: list[tuple[int, int]] = []  # of each call: characters before its name, and the name's own
 
     def feed(self, words: str) -> None:
@@ -111,6 +112,10 @@ class Tally:
             self._named.append((sum(map(len, self._kept)), len(name)))
         self.feed(name)
 
+    def thought(self) -> None:
+        """A thought is at its end; its text, where there was any, was fed."""
+        self._thoughts += 1
+
     @property
     def size(self) -> int:
         """Bytes of text so far."""
@@ -132,6 +137,7 @@ class Tally:
         if family.layout == "tagged":
             said, calls = self._parted(words)
             counted = 0 if self.empty else tagged.answered(said, calls, model, ask, ended=ended)
+            counted += tagged.THOUGHT * self._thoughts
         else:
             counted = text(words, model) if words else 0
         if self._seen > self._limit:

@@ -102,8 +102,9 @@ class _Rules(msgspec.Struct, frozen=True):
 
 def _marked(text: str, rules: _Rules) -> list[str]:
     """Words get both marks; what else is marked gets one where a space is, and a space between marks is gone."""
-    text = rules.word.sub(rf"{BEGIN}\g<0>{END}", text)
-    text = rules.before.sub(BEGIN, text)
+    parts = rules.word.split(text)  # every second one is a word; a third of the time that a substitution takes
+    parts[1::2] = [f"{BEGIN}{word}{END}" for word in parts[1::2]]
+    text = rules.before.sub(BEGIN, "".join(parts))
     text = rules.behind.sub(END, text)
     text = rules.short.sub(rf"'\1{END}", text)
     text = rules.seam.sub(END, text)
@@ -125,7 +126,7 @@ _CUT: Final = re.compile(r"[^\s](?=\n)|[a-z](?= [a-z])")
 def _rules() -> _Rules:
     letters, edges = _classes()
     return _Rules(
-        word=re.compile(f"[{letters}]+"),
+        word=re.compile(f"([{letters}]+)"),
         before=re.compile(f"(?<= )(?=[{edges}])(?!'{BEGIN})"),
         behind=re.compile(f"(?<=[{edges}])(?= (?! ))"),
         # the apostrophe is the boundary of what follows, where it stands alone

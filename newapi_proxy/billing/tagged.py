@@ -29,11 +29,13 @@ _BESIDE: Final = 5  # what is said behind results
 _ONE_BY_ONE: Final = 9  # less of an answer where calls may not be parallel
 _THINKING: Final = 29
 _THINKER: Final = ":thinking"  # how a platform calls a model that thinks unasked
+_UNASKED: Final = 12  # before a conversation that the model begins
 _SCHEMA: Final = 81  # around the schema of structured output
 _DOCUMENT: Final = 38  # around a text document
 _TITLE: Final = 9  # around its title
 _CITED: Final = 559  # where something is to be cited
-_THOUGHT: Final = 7  # around a thought
+THOUGHT: Final = 8  # around a thought of an answer
+_THOUGHT: Final = 7  # around one that is shown again
 _SEALED: Final = 0.16  # encrypted thoughts: tokens a character
 _CLOSED: Final = "encrypted_"  # of a search's results: tokens a character
 _ENCRYPTED: Final = 0.3
@@ -54,6 +56,7 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True):
     named: int = 583  # of which this one must be; likewise where they are not to be called side by side:
     alone: int = 281
     single: int = 584
+    adaptive: int = 0  # what says that it is free to think, where no call is demanded
     keeps: bool = False  # thoughts of earlier turns are shown again
     late: int = 0  # what explains tools that are yet to be found
     wordy: float = 1.0  # the factor on what explains the provider's own
@@ -103,6 +106,7 @@ _FRAMES: Final[tuple[tuple[re.Pattern[str], Frame], ...]] = tuple(
         (r"(opus|claude)-4[-.]7", msgspec.structs.replace(_NEWEST, begin=1, turn=5, system=0, headed=True)),
         (r"sonnet-[5-9](?!\d)|claude-[5-9]-sonnet", _SONNET),
         (r"(opus|claude)-4[-.][89]|claude-([a-z]+-)?[5-9](?!\d)", _NEWEST),
+        (r"opus-4[-.]6", Frame(auto=490, forced=582, named=584, keeps=True, adaptive=17)),
         (r"[a-z]+-4[-.]6", Frame(auto=490, forced=582, named=584, keeps=True)),
         (r"opus-4[-.]5", Frame(keeps=True)),
         (r"[a-z]+-4[-.]5", Frame()),
@@ -138,8 +142,11 @@ def counted(ask: Ask, model: str) -> int:
     total = frame.begin + before + _instructed(system, bool(before), words)
     total += frame.system if system and not before else 0
     total += _formed(ask, bool(before or system), words)
-    if turns and ask.choice is not None and ask.choice.mode in ("required", "named"):
-        total -= any(isinstance(part, ToolResult) for part in turns[-1].parts)
+    if ask.choice is not None and ask.choice.mode in ("required", "named"):
+        total -= bool(turns) and any(isinstance(part, ToolResult) for part in turns[-1].parts)
+    elif ask.controls.thinking is not None and ask.controls.thinking.adaptive:
+        total += frame.adaptive
+    total += _UNASKED if turns and turns[0].role == "assistant" else 0
     total += _CITED if any(_cites(part) for turn in turns for part in turn.parts) else 0
     return total + _spoken(turns, frame, words)
 

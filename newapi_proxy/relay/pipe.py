@@ -21,6 +21,7 @@ from newapi_proxy.ir.events import (
     Failed,
     Finished,
     Metered,
+    ReasoningSealed,
     RefusalDelta,
     Skipped,
     Started,
@@ -79,6 +80,8 @@ class Heard:
             self.finished = self.finished or kind is Finished
             if isinstance(event, CallStarted):
                 self._tell().call(event.name)
+            elif kind is ReasoningSealed:
+                self._tell().thought()
         elif isinstance(event, Failed):
             self.failure = event.failure
             return False
@@ -188,8 +191,7 @@ class Skimmer:
         self._former: Pattern | None = None  # learnt before, and not trusted yet
         self._moving = False  # frames differ in more than their text
         self.ready: Pattern | None = None
-        self.rest = b""
-        self.tries = 0
+        self.rest, self.tries = b"", 0
         self._simple = decoder if isinstance(decoder, sse.Decoder) else None
         self.curious = self._simple is not None  # the stream's bytes are the frames' own, nothing around them
 
