@@ -54,7 +54,7 @@ def tags(name: str, **arguments: str) -> str:
     return f'<{P}invoke name="{name}">\n{"".join(rows)}</{P}invoke>'
 
 
-@pytest.mark.parametrize(("model", "one", "more"), [(OLD, 7, 3), (MIDDLE, 11, 5), (NEW, 6, 2)])
+@pytest.mark.parametrize(("model", "one", "more"), [("claude-2.1", 9, 4), (OLD, 7, 3), (MIDDLE, 11, 5), (NEW, 6, 2)])
 def test_messages(model: str, one: int, more: int) -> None:
     """A prompt costs so much around one message, and so much per further one; a begun answer takes the place of one."""
     text = words("Hi there.", model)
@@ -69,7 +69,8 @@ def test_instructions() -> None:
     """They stand before the messages; the newest models pay for the line between; blocks have one between them."""
     text = words("Be brief.")
     assert cost(system="Be brief.") == cost() + text
-    assert cost(NEW, system="Be brief.") == cost(NEW) + words("Be brief.", NEW) + 1
+    for model in ("claude-sonnet-4-6", NEW):
+        assert cost(model, system="Be brief.") == cost(model) + words("Be brief.", model) + 1
     blocks = [{"type": "text", "text": "Be brief."}] * 2
     assert cost(system=blocks) == cost() + 2 * text + 1
     billed = {"type": "text", "text": "x-anthropic-billing-header: cc_version=1; cch=0;"}
@@ -193,6 +194,7 @@ def test_structured_output() -> None:
     form = {"type": "json_schema", "schema": {"type": "object", "required": [], "properties": {}}}
     written = words('{\n  "type": "object",\n  "required": [],\n  "properties": {}\n}')
     assert cost(output_config={"format": form}) == cost() + 81 + written
+    assert cost("claude-opus-4-6", output_config={"format": form}) == cost("claude-opus-4-6") + 82 + written
     assert cost(output_config={"format": form}, system="Be brief.") == cost(system="Be brief.") + 82 + written
 
 

@@ -65,6 +65,8 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _OLD: Final = Frame(auto=306, forced=308, named=310, single=267)
+_HAIKU: Final = Frame(auto=257, forced=333, named=350, alone=257, single=350)
+_FREE: Final = Frame(system=1, auto=490, forced=582, named=584, keeps=True)
 _NEWEST: Final = Frame(
     begin=2,
     turn=2,
@@ -106,8 +108,8 @@ _FRAMES: Final[tuple[tuple[re.Pattern[str], Frame], ...]] = tuple(
         (r"(opus|claude)-4[-.]7", msgspec.structs.replace(_NEWEST, begin=1, turn=5, system=0, headed=True)),
         (r"sonnet-[5-9](?!\d)|claude-[5-9]-sonnet", _SONNET),
         (r"(opus|claude)-4[-.][89]|claude-([a-z]+-)?[5-9](?!\d)", _NEWEST),
-        (r"opus-4[-.]6", Frame(auto=490, forced=582, named=584, keeps=True, adaptive=17)),
-        (r"[a-z]+-4[-.]6", Frame(auto=490, forced=582, named=584, keeps=True)),
+        (r"opus-4[-.]6", msgspec.structs.replace(_FREE, adaptive=17)),
+        (r"[a-z]+-4[-.]6", _FREE),
         (r"opus-4[-.]5", Frame(keeps=True)),
         (r"[a-z]+-4[-.]5", Frame()),
         (r"-4(?!\d)|3[-.]7", _OLD),
@@ -115,7 +117,8 @@ _FRAMES: Final[tuple[tuple[re.Pattern[str], Frame], ...]] = tuple(
         (r"3[-.]5-sonnet", _OLD),
         (r"3-opus", Frame(auto=526, forced=274, named=291, alone=526, single=291)),
         (r"3-sonnet", Frame(auto=152, forced=228, named=245, alone=152, single=245)),
-        (r"claude-(instant|v?[123])", Frame(auto=257, forced=333, named=350, alone=257, single=350)),
+        (r"claude-3", _HAIKU),
+        (r"claude-(instant|v?[12])", msgspec.structs.replace(_HAIKU, turn=4)),
         (r"", _NEWEST),
     )
 )
@@ -140,8 +143,8 @@ def counted(ask: Ask, model: str) -> int:
     if _thinks(ask) or model.endswith(_THINKER):
         before += _THINKING + (1 if before else 0)
     total = frame.begin + before + _instructed(system, bool(before), words)
-    total += frame.system if system and not before else 0
-    total += _formed(ask, bool(before or system), words)
+    formed = _formed(ask, bool(before or system), words)
+    total += formed + (frame.system if (system or formed) and not before else 0)
     if ask.choice is not None and ask.choice.mode in ("required", "named"):
         total -= bool(turns) and any(isinstance(part, ToolResult) for part in turns[-1].parts)
     elif ask.controls.thinking is not None and ask.controls.thinking.adaptive:
