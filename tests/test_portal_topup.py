@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from typing import Any, Final
 from urllib.parse import urlencode
 
-import orjson
 import pytest
 
 from newapi_proxy.store import redemptions
@@ -58,10 +57,7 @@ def door() -> Iterator[socket.socket]:
 @pytest.fixture
 def portal(door: socket.socket) -> str:
     """What the file says of top-up: every way to pay."""
-    names = {"app": fake.APP, "merchant": fake.MERCHANT, "serial": fake.SERIAL, "seal": fake.SEAL, "key": fake.KEY_ID}
-    pems = {"own": fake.private_pem("merchant"), "now": fake.public_pem("platform")}
-    names |= {name: orjson.dumps(pem).decode() for name, pem in pems.items()}
-    return PORTAL.format(**names, url=f"http://127.0.0.1:{door.getsockname()[1]}")
+    return PORTAL.format(**fake.named(f"http://127.0.0.1:{door.getsockname()[1]}"))
 
 
 async def shopper(till: Till, key: str = ADA) -> Visitor:

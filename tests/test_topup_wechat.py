@@ -52,10 +52,7 @@ def door() -> Iterator[socket.socket]:
 @asynccontextmanager
 async def shop(daemon: Start, door: socket.socket) -> AsyncIterator[tuple[Till, WechatPay]]:
     """The daemon and the API."""
-    names = {"app": fake.APP, "merchant": fake.MERCHANT, "serial": fake.SERIAL, "seal": fake.SEAL}
-    names |= {"key": fake.KEY_ID, "old": fake.OLD_ID, "url": f"http://127.0.0.1:{door.getsockname()[1]}"}
-    pems = {"own": fake.private_pem("merchant"), "now": fake.public_pem("platform"), "then": fake.public_pem("older")}
-    names |= {name: orjson.dumps(pem).decode() for name, pem in pems.items()}
+    names = fake.named(f"http://127.0.0.1:{door.getsockname()[1]}")
     async with serving(door) as api, selling(daemon, PORTAL.format(**names)) as till:
         yield till, api
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import itertools
+import random
 import re
 import signal
 import sqlite3
@@ -21,7 +22,7 @@ import pytest
 
 from newapi_proxy.web.pages.words import money
 from tests import laws
-from tests.daemon.bare import bugs
+from tests.daemon.bare import bugs, sent
 from tests.daemon.running import Stage
 from tests.daemon.talk import ask
 from tests.fakes.process import Daemon
@@ -461,3 +462,60 @@ def test_the_dashboard_is_for_the_operator(stage: Stage, visitor: Visitor) -> No
     ((subject,),) = plain(stage, "SELECT subject FROM proxy_sessions WHERE kind = 'admin' ORDER BY until DESC LIMIT 1")
     plain(stage, "UPDATE proxy_sessions SET subject = ? WHERE kind = 'admin'", "0" * len(subject))
     assert operator.get("/dashboard").place == "/login?why=over"
+
+
+def test_garbage(stage: Stage, visitor: Visitor) -> None:
+    """Whatever comes in a cookie, a query, a path, a header or a form is answered, and never by a failure of ours."""
+    chance = random.Random(7)
+    texts = [
+        "",
+        "%",
+        "%00",
+        "%ff",
+        "\xff",
+        "a" * 3000,
+        "[",
+        "http://[",
+        "//x",
+        "٣",
+        "1e9",
+        "-1",
+        "9" * 400,
+        "'\"<>",
+        ";=,",
+    ]
+    paths = ["/login", "/usage", "/usage.csv", "/requests", "/dashboard", "/topup", "/setting", "/login/telegram"]
+    paths += ["/api/oauth/telegram/login", "/api/oauth/telegram/bind", "/log", "/", "/pages/style.css"]
+    names = [
+        "Cookie",
+        "Origin",
+        "Referer",
+        "Sec-Fetch-Site",
+        "Host",
+        "X-Forwarded-Proto",
+        "New-Api-User",
+        "Content-Type",
+    ]
+    session = visitor.post("/login", {"key": "sk-demo"}).cookies[0].partition(";")[0]
+    for turn in range(400):
+        path = chance.choice([*paths, f"/requests/{chance.choice(texts)}", f"/login/telegram/{chance.choice(texts)}"])
+        query = "&".join(
+            f"{chance.choice(['days', 'page', 'key', 'why', 'id', 'hash'])}={chance.choice(texts)}" for _ in "12"
+        )
+        given = {
+            chance.choice(names): chance.choice([*texts, f"session={chance.choice(texts)}", session]) for _ in "123"
+        }
+        method, body = (
+            chance.choice(["GET", "POST", "PUT"]),
+            chance.choice([b"", b"key=%ff", b"\0" * 99, b"a&" * 99]),
+        )
+        head = {
+            "X-Forwarded-For": f"203.0.{turn // 100}.{turn % 100}",
+            "Connection": "close",
+            "Content-Length": str(len(body)),
+        }
+        lines = [f"{name}: {value}" for name, value in {"Host": "x", **given, **head}.items()]
+        request = "\r\n".join([f"{method} {path}?{query} HTTP/1.1".replace("\xff", "%fe"), *lines, "", ""])
+        answer = sent(stage.url, request.encode("utf-8", "surrogateescape") + body)
+        assert answer.status < 500, request
+    assert bugs(stage) == 0

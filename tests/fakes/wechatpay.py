@@ -256,3 +256,10 @@ async def serving(door: socket.socket) -> AsyncIterator[WechatPay]:
         one.url = url
         yield one
         one.released.set()
+
+
+def named(url: str) -> dict[str, str]:
+    """What a configuration's text says of this account at that address; keys as YAML takes them."""
+    names = {"app": APP, "merchant": MERCHANT, "serial": SERIAL, "seal": SEAL, "key": KEY_ID, "old": OLD_ID, "url": url}
+    pems = {"own": private_pem("merchant"), "now": public_pem("platform"), "then": public_pem("older")}
+    return names | {name: orjson.dumps(pem).decode() for name, pem in pems.items()}
