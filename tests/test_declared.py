@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import orjson
 import pytest
 from hypothesis import given, settings
@@ -18,7 +19,7 @@ from newapi_proxy.ir.ask import Ask, Reasoning, Text, Tool, ToolCall, ToolResult
 from newapi_proxy.surfaces import SURFACES
 from newapi_proxy.surfaces.base import PATH, QUERY
 
-OLD, MIDDLE, NEW = "gemini-2.0-flash", "gemini-2.5-flash", "gemini-3-flash-preview"
+OLD, MIDDLE, NEW, NEWEST = "gemini-2.0-flash", "gemini-2.5-flash", "gemini-3-flash-preview", "gemini-3.5-flash"
 ROUTE: Final = "/v1beta/models/{model}:generateContent"
 CITY: Final = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 WEATHER: Final = Tool(name="get_weather", description="The weather.", schema=CITY)
@@ -129,12 +130,28 @@ def test_declarations_of_the_generation_before() -> None:
         "properties": {"start": {"type": "string", "description": "From."}},
         "required": ["start"],
     }
-    nested = Tool(name="f", schema={"type": "object", "properties": {"window": window}})
+    nested = Tool(name="f", schema={"type": "object", "properties": {"window": window}, "required": ["window"]})
     wanted = marked(
         "|declaration:f{description:||,parameters:{properties:{window:{description:|When.|,properties:{start:"
-        "{description:|From.|}},required:[|start|]}{description:|When.|,properties:{start:{type:|STRING|}}}}}}|"
+        "{description:|From.|}},required:[|start|]}{description:|When.|,properties:{start:{type:|STRING|}}}},"
+        "required:[|window|]}}|"
     )
     assert count.prompt(ask(MIDDLE, user("hi"), tools=(nested,))) == hi + wanted
+
+
+def test_what_only_binds_is_not_told_to_the_generation_before() -> None:
+    """Nor are commas within lists and values, and what nobody must give is told twice."""
+    hi = count.prompt(ask(MIDDLE, user("hi")))
+    city = {"type": "string", "title": "City", "minLength": 1, "default": "Rome"}
+    schema = {"type": "object", "title": "Args", "properties": {"city": city, "day": {"type": "integer"}}}
+    fields = "{properties:{city:{type:|STRING|},day:{type:|INTEGER|}}"
+    wanted = marked(f"|declaration:f{{description:||,parameters:{fields},required:[|city||day|]}}}}|")
+    needed = Tool(name="f", schema={**schema, "required": ["city", "day"]})
+    assert count.prompt(ask(MIDDLE, user("hi"), tools=(needed,))) == hi + wanted
+    wanted = marked(f"|declaration:f{{description:||,parameters:{fields}}}{fields}}}}}|")
+    assert count.prompt(ask(MIDDLE, user("hi"), tools=(Tool(name="f", schema=schema),))) == hi + wanted
+    called = Turn(role="assistant", parts=(ToolCall(id="1", name="f", arguments='{"city":"Rome","day":[1,2.5]}'),))
+    assert count.prompt(ask(MIDDLE, user("hi"), called)) == hi + 1 + marked("|call:f{city:|Rome|day:[1.02.5]}|")
 
 
 def test_calls_and_results() -> None:
@@ -146,9 +163,9 @@ def test_calls_and_results() -> None:
         Turn(role="assistant", parts=calls),
         *(Turn(role="tool", parts=(result,)) for result in results),
     )
-    wanted = marked("|call:f{n:1}|") + marked("|call:g{}|")
-    wanted += marked("|response:f{ok:true}|") + marked("|response:g{output:|no|}|")
-    for model in (MIDDLE, NEW):
+    for model, number in ((MIDDLE, "1.0"), (NEW, "1")):
+        wanted = marked(f"|call:f{{n:{number}}}|") + marked("|call:g{}|")
+        wanted += marked("|response:f{ok:true}|") + marked("|response:g{output:|no|}|")
         assert count.prompt(ask(model, *loop)) == tokens("hi", "gemma3") + 3 + wanted
     words = ("hi", "f", "n", "g", "f", "ok", "g", "output", "no")
     assert count.prompt(ask(OLD, *loop)) == sum(tokens(word, "gemma3") for word in words)
@@ -167,20 +184,36 @@ def test_plain_schemas_count_in_the_providers_own_words_only() -> None:
 
 
 def test_sealed_thoughts_count_where_the_model_goes_on() -> None:
-    """A signature costs by its length while results are the last word, nothing once there is another question."""
+    """A signature costs by its length while results are the last word, nothing once there is another question.
+
+    The older generation's only in streams, the newest's for good, and those of its texts.
+    """
     call = ToolCall(id="1", name="f", arguments="{}", signature="A" * 1000)
     bare = ToolCall(id="1", name="f", arguments="{}")
     result = Turn(role="tool", parts=(ToolResult(id="1", parts=(Text(text="no"),)),))
 
-    def cost(model: str, *after: Turn, plain: bool = False) -> int:
+    def cost(model: str, *after: Turn, plain: bool = False, stream: bool = False) -> int:
         with_, without = (
-            ask(model, user("hi"), Turn(role="assistant", parts=(one,)), result, *after) for one in (call, bare)
+            msgspec.structs.replace(
+                ask(model, user("hi"), Turn(role="assistant", parts=(one,)), result, *after), stream=stream
+            )
+            for one in (call, bare)
         )
         return count.prompt(with_, plain=plain) - count.prompt(without, plain=plain)
 
     assert 150 < cost(NEW) < 200
     assert cost(NEW, plain=True) == cost(MIDDLE) == cost(NEW, user("so?")) == 0
     assert 100 < cost(MIDDLE, plain=True) < 140
+    assert 120 < cost(MIDDLE, stream=True) < 150
+    assert 150 < cost(NEWEST) == cost(NEWEST, user("so?")) < 200
+    assert 180 < cost(NEWEST, plain=True) < 220
+    again = Turn(role="assistant", parts=(call,)), result
+    assert cost(NEW, user("so?"), *again) == 0 < cost(MIDDLE, user("so?"), *again, plain=True)
+    signed = Text(text="Ho.", opaque={"google": {"thought_signature": "A" * 1000}})
+    for model, least in ((NEW, 0), (NEWEST, 150)):
+        talk = (user("hi"), Turn(role="assistant", parts=(signed,)), user("so?"))
+        bare_talk = (talk[0], Turn(role="assistant", parts=(Text(text="Ho."),)), talk[2])
+        assert least <= count.prompt(ask(model, *talk)) - count.prompt(ask(model, *bare_talk)) < least + 50
 
 
 def test_an_answer_counts_by_its_pieces() -> None:
@@ -199,6 +232,33 @@ def test_thoughts_are_not_sent_twice() -> None:
     plain = (user("hi"), Turn(role="assistant", parts=(Text(text="ho"),)), user("so?"))
     thought = Turn(role="assistant", parts=(Reasoning(text="well, " * 50), Text(text="ho")))
     assert count.prompt(ask(NEW, plain[0], thought, plain[2])) == count.prompt(ask(NEW, *plain))
+
+
+def test_thoughts_in_the_providers_own_words_are_sent_as_they_are() -> None:
+    """And cost what they say, but where names alone count."""
+    answer = {"role": "model", "parts": [{"text": "Well, well.", "thought": True}, {"text": "Ho."}]}
+    bare = {"role": "model", "parts": [{"text": "Ho."}]}
+    for plain, more in ((False, tokens("Well, well.", "gemma3")), (True, 0)):
+        thought, without = (own(NEW, contents=[said("hi"), one, said("so?")]) for one in (answer, bare))
+        assert count.prompt(thought, plain=plain) == count.prompt(without, plain=plain) + more
+
+
+def test_a_schema_of_the_answer() -> None:
+    """In the provider's own words it costs its names and texts, in the oldest generation nothing."""
+    schema = {"type": "OBJECT", "properties": {"city": {"type": "STRING"}}, "propertyOrdering": ["city"]}
+    config = {"responseMimeType": "application/json", "responseSchema": schema}
+    told = 2 + 2 * tokens("city", "gemma3")
+    for model, more in ((OLD, told), ("gemini-1.5-flash", 0), (NEW, 0)):
+        asked, plain = own(model, contents=[said("hi")], generationConfig=config), own(model, contents=[said("hi")])
+        assert count.prompt(asked) == count.prompt(plain) + more
+
+
+def test_the_newest_tools_cost_more_where_names_alone_count() -> None:
+    """Seven a schema, three a field."""
+    hi, plain = ask(NEWEST, user("hi")), ask(NEW, user("hi"))
+    more = count.prompt(ask(NEWEST, user("hi"), tools=(WEATHER,)), plain=True) - count.prompt(hi, plain=True)
+    less = count.prompt(ask(NEW, user("hi"), tools=(WEATHER,)), plain=True) - count.prompt(plain, plain=True)
+    assert more == less + 10
 
 
 JSON: Final = st.recursive(

@@ -37,7 +37,7 @@ def prompt(ask: Ask, model: str | None = None, *, count_images: bool = True, pla
     if family.layout == "tagged":
         return tagged.counted(ask, name) + media
     if family.layout:
-        return declared.counted(ask, family.layout, plain=plain) + media
+        return declared.counted(ask, family, plain=plain) + media
     if family.formula:
         return messages.counted(ask, name) + media
     return formula.estimated(ask, name, family) + media

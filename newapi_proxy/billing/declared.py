@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from newapi_proxy.billing.encodings import tokens
-from newapi_proxy.billing.families import Layout
-from newapi_proxy.billing.rendering import resolved, shown, written
+from newapi_proxy.billing.families import Family, Layout
+from newapi_proxy.billing.rendering import asks, resolved, shown, written
 from newapi_proxy.ir.ask import Ask, Part, Text, Tool, ToolCall, ToolResult, Turn
 from newapi_proxy.wire import tree
 
@@ -20,26 +20,56 @@ ENCODING: Final = "gemma3"
 MARK: Final = "\ue000"  # stands for any of the marks
 DEEPEST: Final = 8  # nested schemas written out
 MOST: Final = 5_000  # schemas written out per tool
-# A call's signature in tokens: so many a character, or so many less a sum where that is more. Short ones say nothing.
+# A signature in tokens: so many a character, or so many less a sum where that is more. Short ones say nothing.
 _SEALED: Final[dict[tuple[Layout, bool], tuple[float, float, int]]] = {
     ("full", False): (0.13, 0.215, 45),
+    ("full", True): (0.2, 0.0, 0),
+    ("brief", False): (0.13, 0.165, 30),
     ("brief", True): (0.12, 0.0, 0),
 }
 _SHORTEST: Final = 64
 _UNSAID: Final = ("$defs", "definitions", "$schema", "additionalProperties")
+_BINDING: Final = (  # what the older generation is not told besides
+    "title",
+    "default",
+    "minimum",
+    "maximum",
+    "minLength",
+    "maxLength",
+    "minItems",
+    "maxItems",
+    "pattern",
+    "format",
+)
+_ORDERS: Final = ("enum", "required", "propertyOrdering", "property_ordering")
+_PARAMETERS: Final = (7, 3)  # names and values alone, in the newest generation: more per tool's schema, and per field
 
 
-def counted(ask: Ask, layout: Layout, *, plain: bool) -> int:
+def counted(ask: Ask, family: Family, *, plain: bool) -> int:
     """The prompt's tokens but for its media. `plain`: names and values alone, as some places count every model."""
+    layout = family.layout
     bare = plain or layout == "plain"
-    turns = shown(ask)
+    # thoughts that the client sends in the provider's own words are all shown again, but where names alone count
+    turns = shown(ask) if plain or not _own(ask) else ask.turns
     # parts are not joined before they are cut into tokens
     total = sum(tokens(written(part), ENCODING) for turn in turns for part in turn.parts if not _traffic(part))
-    total += sum(_called(ask, turns, bare)) + _sealed(ask, layout, plain)
+    total += sum(_called(ask, turns, bare, layout)) + _sealed(ask, family, plain)
     for tool in ask.tools:
         if tool.kind == "function":
             total += sum(_leaves(_declared(ask, tool))) if bare else _marked(_declaration(tool, layout))
-    return total + _formed(ask) if bare else total + _contents(ask)
+            total += _furnished(tool) if plain and family.keeps else 0
+    if not bare:
+        return total + _contents(ask)
+    return total + (_formed(ask) if family.schema is not None else 0)
+
+
+def _own(ask: Ask) -> bool:
+    return "contents" in ask.tree
+
+
+def _furnished(tool: Tool) -> int:
+    fields = tool.schema.get("properties") if isinstance(tool.schema, dict) else None
+    return _PARAMETERS[0] + _PARAMETERS[1] * len(fields) if isinstance(fields, dict) else 0
 
 
 def _traffic(part: Part) -> bool:
@@ -48,17 +78,14 @@ def _traffic(part: Part) -> bool:
 
 def _formed(ask: Ask) -> int:
     """A schema of the answer in the provider's own words; one of JSON Schema costs nothing."""
-    form = ask.controls.format
-    if form is None or tree.find(ask.tree, "generationConfig.responseSchema") is tree.MISSING:
-        return 0
-    return sum(_leaves(list(_texts(form.schema))))
+    return sum(_leaves(list(_texts(tree.find(ask.tree, "generationConfig.responseSchema")))))
 
 
 def _contents(ask: Ask) -> int:
     """How many messages count: results go with what the user says beside them, the instruction where it has a role."""
     system = ask.tree.get("systemInstruction", ask.tree.get("system_instruction"))
     total = 1 if isinstance(system, dict) and system.get("role") else 0
-    own = "contents" in ask.tree  # then nothing is merged on the way
+    own = _own(ask)  # then nothing is merged on the way
     before = ""
     for turn in ask.turns[ask.leading() :] or ask.turns[-1:]:
         kind = "model" if turn.role == "assistant" else "results" if _answers(turn) else "user"
@@ -72,7 +99,7 @@ def _answers(turn: Turn) -> bool:
     return any(isinstance(part, ToolResult) for part in turn.parts)
 
 
-def _called(ask: Ask, turns: Iterable[Turn], bare: bool) -> Iterator[int]:
+def _called(ask: Ask, turns: Iterable[Turn], bare: bool, layout: Layout) -> Iterator[int]:
     """The tokens of each call, and of each result under its function's name."""
     names: dict[str, str] = {}
     for part in (part for turn in turns for part in turn.parts):
@@ -86,7 +113,8 @@ def _called(ask: Ask, turns: Iterable[Turn], bare: bool) -> Iterator[int]:
         if bare:
             yield sum(_leaves([name, value]))
         else:
-            yield _marked(f"{MARK}{verb}:{name}{_value(value)}{MARK}")
+            told = _brief(value) if layout == "brief" else _value(value)
+            yield _marked(f"{MARK}{verb}:{name}{told}{MARK}")
 
 
 def _result(result: ToolResult) -> dict[str, Any]:
@@ -101,14 +129,33 @@ def _object(text: str) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _sealed(ask: Ask, layout: Layout, plain: bool) -> int:
-    """Thoughts behind the calls' signatures, shown to the model again where it goes on from results."""
-    rate, steep, less = _SEALED.get((layout, plain), (0.0, 0.0, 0))
-    if not ask.turns or not _answers(ask.turns[-1]):
+def _sealed(ask: Ask, family: Family, plain: bool) -> int:
+    """Thoughts behind signatures, shown to the model again: where it goes on from results, those since the question,
+
+    or all where names alone count; by the newest generation always, those of texts too. The older one is told of them
+    in streams only.
+    """
+    brief = family.layout == "brief"
+    if not ask.turns or not (family.keeps or _answers(ask.turns[-1])) or (brief and not plain and not ask.stream):
         return 0
-    seals = (part.signature for turn in ask.turns for part in turn.parts if isinstance(part, ToolCall))
-    sizes = [len(seal) for seal in seals if seal is not None and len(seal) > _SHORTEST]
+    if plain and family.layout == "full" and not family.keeps:
+        return 0
+    rate, steep, less = _SEALED.get((family.layout, plain), (0.0, 0.0, 0))
+    asked = max((place for place, turn in enumerate(ask.turns) if turn.role == "user" and asks(turn)), default=0)
+    seen = ask.turns if plain or family.keeps else ask.turns[asked:]
+    sizes = [size for turn in seen for part in turn.parts if (size := _signed(part, family.keeps)) > _SHORTEST]
     return round(sum(max(rate * size, steep * size - less) for size in sizes))
+
+
+def _signed(part: Part, texts: bool) -> int:
+    """How long a part's signature is."""
+    match part:
+        case ToolCall(signature=str() as seal):
+            return len(seal)
+        case Text(opaque={"google": {"thought_signature": str() as seal}}) if texts:
+            return len(seal)
+        case _:
+            return 0
 
 
 def _leaves(value: Any) -> Iterator[int]:
@@ -140,7 +187,7 @@ def _texts(schema: Any) -> Iterator[str]:
     for name in ("title", "description", "format"):
         if isinstance(schema.get(name), str):
             yield schema[name]
-    for name in ("enum", "required"):
+    for name in _ORDERS:
         if isinstance(schema.get(name), list):
             yield from (one for one in schema[name] if isinstance(one, str))
     if isinstance(schema.get("properties"), dict):
@@ -168,11 +215,27 @@ def _value(value: Any) -> str:
             return tree.dumps(value)
 
 
+def _brief(value: Any) -> str:
+    """The same as the older generation counts it: no commas between values, and every number with a fraction."""
+    match value:
+        case dict():
+            return "{" + "".join(f"{name}:{_brief(value[name])}" for name in sorted(value)) + "}"
+        case list():
+            return "[" + "".join(map(_brief, value)) + "]"
+        case int() if not isinstance(value, bool):
+            return f"{value}.0"
+        case _:
+            return _value(value)
+
+
 def _declaration(tool: Tool, layout: Layout) -> str:
     """One tool; the older generation counts an empty description too."""
     said = [f"description:{_value(tool.description or '')}"] if tool.description or layout == "brief" else []
     if isinstance(tool.schema, dict):
-        said.append(f"parameters:{_Schemas(tool.schema, layout).told(tool.schema, 0)}")
+        schemas = _Schemas(tool.schema, layout)
+        twice = layout == "brief" and tool.schema.get("properties") and not tool.schema.get("required")
+        again = schemas.told(tool.schema, 0, again=True) if twice else ""
+        said.append(f"parameters:{schemas.told(tool.schema, 0)}{again}")
     return f"{MARK}declaration:{tool.name}{{{','.join(said)}}}{MARK}"
 
 
@@ -202,6 +265,9 @@ class _Schemas:
             value = schema[name]
             if name in _UNSAID or value in ({}, []) or (name == "type" and self._brief):
                 continue
+            kept = depth and schema.get("properties") and (name == "default" or not again)
+            if self._brief and name in _BINDING and not kept:
+                continue
             if again and (name == "required" or not holds):
                 continue
             told[name] = self._field(name, value, depth, again)
@@ -218,7 +284,7 @@ class _Schemas:
             return self.told(value, depth + 1, again=again)
         if name in ("anyOf", "oneOf", "allOf") and isinstance(value, list):
             return "[" + ",".join(self.told(one, depth + 1, again=again) for one in value) + "]"
-        return _value(value)
+        return _brief(value) if self._brief and not depth else _value(value)
 
     def _child(self, schema: Any, depth: int, again: bool) -> str:
         twice = self._brief and not again and self._nested(schema)
