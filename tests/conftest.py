@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from tests.fakes.drawn import mj, one, songs
@@ -22,6 +23,9 @@ __all__ = [  # every test's
     "conn", "database_url", "mariadb", "mj", "one", "postgres", "pytest_pyfunc_call", "redis_server", "songs",
 ]  # fmt: skip
 NO_SKIP = os.environ.get("NEWAPI_PROXY_NO_SKIP") == "1"
+
+hypothesis.settings.register_profile("project")  # how long an example takes says how busy the machine is
+hypothesis.settings.load_profile("project")
 
 _connect, _connect_ex = socket.socket.connect, socket.socket.connect_ex
 _getaddrinfo = socket.getaddrinfo

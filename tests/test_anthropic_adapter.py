@@ -1054,7 +1054,7 @@ FACE = Face(model="asked", id="r1", created=0)
 
 
 @given(st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_mutated_streams_end_in_events_or_a_declared_error(data: st.DataObject) -> None:
     """Mutated bytes in arbitrary pieces never raise anything but a ProxyError, in reader, writer and passer."""
     raw = bytearray(MIXED)
@@ -1106,7 +1106,7 @@ _VALUE = st.recursive(
 
 
 @given(_VALUE, _VALUE)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_body_is_an_answer_or_a_failure(content: Any, usage: Any) -> None:
     """Arbitrary JSON as an answer, an error or a count raises nothing but a ProxyError."""
     for body in (content, {"content": [content, usage], "usage": usage, "stop_reason": content}):

@@ -276,7 +276,7 @@ _JSON = st.recursive(
     ),
     st.lists(_JSON, max_size=2),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_garbage_is_an_ask_or_a_declared_error(more: dict[str, Any], blocks: list[Any]) -> None:
     """Any JSON body is read or refused with a ClientError."""
     body = {**PLAIN, "messages": [{"role": "assistant", "content": blocks}], **more}
@@ -445,7 +445,7 @@ _EVENTS = st.lists(
 
 
 @given(_EVENTS)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_any_order_of_events_keeps_the_grammar(events: list[Event]) -> None:
     """Whatever a reader says, the stream's grammar holds, and all text arrives."""
     writer = MESSAGES.writer(ASK, FACE)

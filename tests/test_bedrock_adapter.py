@@ -883,7 +883,7 @@ def replaced(value: Any, path: tuple[Any, ...], junk: Any) -> Any:
     return copy
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data())
 def test_mutated_answers(data: st.DataObject) -> None:
     """Anything anywhere in an answer ends in events."""
@@ -920,7 +920,7 @@ EVENTS = [
 ]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.tuples(st.sampled_from(EVENTS), st.data()), min_size=1, max_size=12))
 def test_mutated_streams(drawn: list[tuple[tuple[str, Any], st.DataObject]]) -> None:
     """Events in any order, anything anywhere in them: the reader goes on, and says how it ended."""
@@ -940,7 +940,7 @@ def test_mutated_streams(drawn: list[tuple[tuple[str, Any], st.DataObject]]) -> 
     assert ends or any(isinstance(one, Failed) for one in heard)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.integers(0, 10_000), st.integers(0, 255), st.sampled_from(["converse", "invoke"]), st.sampled_from(["OC", "AM"])
 )

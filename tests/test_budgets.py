@@ -63,7 +63,7 @@ def test_windows(zone: str, every: Every, at: int, starts: int, ends: int) -> No
     assert window(every, at, 7, ZoneInfo(zone)) == Window(every, starts, ends, 7)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.sampled_from(ZONES), st.sampled_from(["day", "week", "month"]), st.integers(utc(1950, 1, 1), utc(2040, 1, 1)))
 def test_windows_follow_each_other(zone: str, every: Every, at: int) -> None:
     """In every zone, at every moment: one window, which begins where the last one ended, with its first local date."""

@@ -148,7 +148,7 @@ SMALL = [data for data in ALL if len(data) < 2000]
 
 
 @given(st.sampled_from(SMALL), st.integers(0, 2**32), st.integers(0, 6))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_mutations(data: bytes, seed: int, changes: int) -> None:
     """Mutated answers in arbitrary pieces end in a body or a declared failure, never in anything else."""
     dice = random.Random(seed)
@@ -176,7 +176,7 @@ def test_mutations(data: bytes, seed: int, changes: int) -> None:
 
 
 @given(st.binary(max_size=400))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_noise(data: bytes) -> None:
     """Arbitrary bytes are no answer, and nothing else happens."""
     with pytest.raises(UpstreamFailure):
@@ -272,7 +272,7 @@ def test_head_limit() -> None:
 
 
 @given(st.binary(max_size=3000), st.integers(1, 400))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_decoder_cuts(data: bytes, size: int) -> None:
     """An encoded body gives the same bytes however it is cut."""
     packed = gzip.compress(data)

@@ -499,7 +499,7 @@ SEPARATORS = st.sampled_from(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.text(max_size=60) | st.lists(WORDS | SEPARATORS, max_size=50).map("".join))
 def test_any_text_ends_in_faults_or_a_configuration(tmp_path_factory: pytest.TempPathFactory, content: str) -> None:
     """No text makes the reader raise; there is a configuration exactly when there is no fault."""

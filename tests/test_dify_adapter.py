@@ -340,7 +340,7 @@ EVENTS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(EVENTS, st.sampled_from(["chat", "agent", "workflow"]), st.sampled_from([True, False, "content"]))
 def test_odd_events(events: list[dict[str, Any]], app: str, debug: Any) -> None:
     """Events of any shape end in events, in at most one end, and are told to every client."""
@@ -353,7 +353,7 @@ def test_odd_events(events: list[dict[str, Any]], app: str, debug: Any) -> None:
         streamed("AM", events, app=app, debug=debug)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(JSON, st.sampled_from(["chat", "agent", "workflow"]))
 def test_odd_answers(value: Any, app: str) -> None:
     """Whole answers of any shape end in a finish or a failure."""
@@ -366,7 +366,7 @@ def test_odd_answers(value: Any, app: str) -> None:
         assert isinstance(found[-1], (Finished, Failed))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.data())
 def test_damaged_recordings(data: st.DataObject) -> None:
     """Bytes of a real answer that were cut, doubled or changed raise nothing but failures."""

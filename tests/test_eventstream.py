@@ -174,7 +174,7 @@ def test_many_and_long_headers() -> None:
     assert (one.name, one.payload) == ("e", b"1")
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.tuples(st.integers(0, len(STREAM) - 1), st.integers(0, 255)), max_size=4), st.data())
 def test_mutations(edits: list[tuple[int, int]], data: st.DataObject) -> None:
     """Whatever comes, in whatever cuts: frames, at most one sign of damage, and it is the last."""
@@ -186,7 +186,7 @@ def test_mutations(edits: list[tuple[int, int]], data: st.DataObject) -> None:
     assert all(one.kind != "broken" for one in found[:-1])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.binary(max_size=200))
 def test_garbage(data: bytes) -> None:
     """Bytes that are no stream end in damage, or are too few to tell."""

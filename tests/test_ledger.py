@@ -388,4 +388,4 @@ class Machine(RuleBasedStateMachine):
 
 
 TestMachine = Machine.TestCase
-TestMachine.settings = settings(max_examples=20, stateful_step_count=25, deadline=None)
+TestMachine.settings = settings(max_examples=20, stateful_step_count=25)

@@ -183,7 +183,7 @@ def stage(provider: str, client: str, face: Face = FACE, *, tags: bool = False) 
 
 @pytest.mark.parametrize(("provider", "client"), PAIRS)
 @pytest.mark.parametrize("face", [FACE, RENAMED], ids=["same name", "renamed"])
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(data=st.data())
 def test_skipping_what_repeats_changes_nothing(provider: str, client: str, face: Face, data: st.DataObject) -> None:
     """However a stream is cut, the client's bytes and the text that is counted are those of reading every frame."""

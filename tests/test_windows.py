@@ -166,7 +166,7 @@ async def test_idle_subjects_are_forgotten() -> None:
     memory.release(busy)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.floats(0, 20), st.integers(1, 40)), max_size=80), st.integers(40, 90))
 async def test_no_interval_holds_more_than_allowed(asked: list[tuple[float, int]], most: int) -> None:
     """In any minute, wherever it begins, at most the allowed tokens were admitted."""
@@ -255,4 +255,4 @@ class Machine(RuleBasedStateMachine):
 
 
 TestMachine = Machine.TestCase
-TestMachine.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+TestMachine.settings = settings(max_examples=40, stateful_step_count=30)
