@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from newapi_proxy.adapters._apps import media_type, multipart
 from newapi_proxy.adapters._dify_answer import PAUSED, DifyOptions, output
-from newapi_proxy.adapters._dify_request import media_type, multipart
 from newapi_proxy.adapters.base import Outgoing
 from newapi_proxy.adapters.dify import ADAPTER
 from newapi_proxy.config.model import Channel
@@ -119,13 +119,13 @@ def test_old_thoughts_are_dropped() -> None:
 def test_uploads_of_broken_data() -> None:
     """Base64 that is none is the client's fault, with its path."""
     with pytest.raises(Unsupported) as caught:
-        multipart(Media(kind="image", data="a", path="messages.0.content.1"), "u")
+        multipart(Media(kind="image", data="a", path="messages.0.content.1"), {"user": "u"})
     assert caught.value.param == "messages.0.content.1"
 
 
 def test_names_of_uploads() -> None:
     """A file's name cannot break out of its header; what has none gets one by its type."""
-    _, body = multipart(Media(kind="file", data="aGk=", filename='a"\r\nX: y.pdf'), "u")
+    _, body = multipart(Media(kind="file", data="aGk=", filename='a"\r\nX: y.pdf'), {"user": "u"})
     assert b'filename="a%22__X: y.pdf"' in body
     assert media_type(Media(kind="image", data=PNG, media_type="application/octet-stream")) == "image/png"
     assert media_type(Media(kind="file", data="aGk=", media_type="text/plain\r\nx")) == "application/octet-stream"

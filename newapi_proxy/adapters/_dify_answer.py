@@ -10,8 +10,9 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from typing import Any, Final, Literal
 
+from newapi_proxy.adapters._apps import unstreamed
 from newapi_proxy.adapters._failures import Said, normalise, told
-from newapi_proxy.adapters._fence import Fence
+from newapi_proxy.adapters._fence import Fence, unfenced
 from newapi_proxy.adapters.base import Options
 from newapi_proxy.errors import UpstreamFailure
 from newapi_proxy.ir.events import (
@@ -80,25 +81,8 @@ def whole(body: tree.Document, options: DifyOptions, emulated: bool = False) -> 
     value = body.tree
     if isinstance(value, dict):
         found = _whole(value, options)
-        return list(_unfenced(Fence(), found) if emulated else found)
-    decoder, reader = sse.Decoder(), Reader(options, emulated)
-    frames = [*decoder.feed(body.raw), *decoder.close()]
-    if not any(isinstance(frame.tree, dict) for frame in frames):
-        return [Failed(UpstreamFailure("The upstream's answer cannot be read."))]
-    events = [event for frame in frames for event in reader.read(frame)] + list(reader.close())
-    return [event for event in events if not isinstance(event, Ended)]
-
-
-def _unfenced(fence: Fence, events: Iterable[Event]) -> Iterator[Event]:
-    """The events without the fence around JSON that was asked for in words."""
-    for event in events:
-        if isinstance(event, TextDelta):
-            if text := fence.feed(event.text):
-                yield TextDelta(text)
-            continue
-        if isinstance(event, (Finished, Failed)) and (rest := fence.close()):
-            yield TextDelta(rest)
-        yield event
+        return list(unfenced(Fence(), found) if emulated else found)
+    return unstreamed(body, Reader(options, emulated))
 
 
 def _whole(value: Tree, options: DifyOptions) -> Iterator[Event]:
@@ -237,7 +221,7 @@ class Reader:
         return () if self._finished else self._told_out(self._finish("stop"))
 
     def _told_out(self, events: Iterator[Event]) -> list[Event]:
-        return list(events if self._fence is None else _unfenced(self._fence, events))
+        return list(events if self._fence is None else unfenced(self._fence, events))
 
     def _take(self, name: str, value: Tree) -> Iterator[Event]:
         if not self._started and name not in ("error", "ping", ""):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Final
+
+from newapi_proxy.ir.events import Event, Failed, Finished, TextDelta
 
 _FENCE: Final = "```"
 _LONGEST_HEAD: Final = 64  # "```json" and its line end; a first line above this is no fence
@@ -57,3 +60,15 @@ class Fence:
             self._state = "plain"
             return True
         return False
+
+
+def unfenced(fence: Fence, events: Iterable[Event]) -> Iterator[Event]:
+    """The events without the fence around JSON that was asked for in words."""
+    for event in events:
+        if isinstance(event, TextDelta):
+            if text := fence.feed(event.text):
+                yield TextDelta(text)
+            continue
+        if isinstance(event, (Finished, Failed)) and (rest := fence.close()):
+            yield TextDelta(rest)
+        yield event

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
+from newapi_proxy.adapters import _apps as apps
 from newapi_proxy.adapters import _dify_answer as answers
 from newapi_proxy.adapters import _dify_request as requests
 from newapi_proxy.adapters._dify_answer import DifyOptions
@@ -23,7 +24,6 @@ from newapi_proxy.wire import sse
 from newapi_proxy.wire.tree import Document
 
 DIALECT: Final = "dify"
-NOBODY: Final = "api-user"  # the inherited name of a user whom nobody names
 _PATHS: Final = {
     "chat": "/v1/chat-messages",
     "agent": "/v1/chat-messages",
@@ -48,7 +48,7 @@ class DifyApp(msgspec.Struct, frozen=True, kw_only=True):
 
     def request(self, ask: Ask, to: Target) -> Outgoing:
         """See adapters.base.Dialect."""
-        requests.refuse(ask)
+        apps.refuse(ask, requests.WHOSE)
         app = to.options.app
         streamed = ask.stream or app == "agent"  # agents answer in no other way
         text, files = requests.query(ask), requests.files(ask)
@@ -58,7 +58,7 @@ class DifyApp(msgspec.Struct, frozen=True, kw_only=True):
         else:
             body["inputs"] = {to.options.input_field: text}
         body["response_mode"] = "streaming" if streamed else "blocking"
-        body["user"] = _user(ask, to)
+        body["user"] = apps.user(ask, to)
         if files:
             body["files"] = files
         headers = {
@@ -66,7 +66,7 @@ class DifyApp(msgspec.Struct, frozen=True, kw_only=True):
             "content-type": "application/json",
             "accept": "text/event-stream" if streamed else "application/json",
         }
-        return Outgoing(url=join(to.base_url, _PATHS[app]), body=body, headers=headers, dropped=requests.dropped(ask))
+        return Outgoing(url=join(to.base_url, _PATHS[app]), body=body, headers=headers, dropped=apps.dropped(ask))
 
     def answer(self, ask: Ask, body: Document) -> Sequence[Event]:
         """See adapters.base.Dialect."""
@@ -90,11 +90,11 @@ class DifyUploads:
 
     def wanted(self, medium: Media) -> bool:
         """What is there as bytes only; addresses Dify fetches itself."""
-        return requests.uploadable(medium)
+        return apps.uploadable(medium)
 
     def request(self, medium: Media, ask: Ask, to: Target) -> Outgoing:
         """The upload, by the same user as the message that names it."""
-        kind, body = requests.multipart(medium, _user(ask, to))
+        kind, body = apps.multipart(medium, {"user": apps.user(ask, to)})
         headers = {"authorization": f"Bearer {to.key.reveal()}", "content-type": kind, "accept": "application/json"}
         return Outgoing(url=join(to.base_url, "/v1/files/upload"), body=body, headers=headers)
 
@@ -102,12 +102,6 @@ class DifyUploads:
         """The id under which the file is known from now on."""
         id = body.tree.get("id") if isinstance(body.tree, dict) else None
         return id if isinstance(id, str) and id else None
-
-
-def _user(ask: Ask, to: Target) -> str:
-    """Whom Dify knows: the client's own name for its user, else a stable one for the key that asks."""
-    named = "".join(letter for letter in ask.controls.user or "" if letter.isprintable())
-    return named or to.caller or NOBODY
 
 
 def _tuned(options: Any) -> tuple[Dialect, ...]:

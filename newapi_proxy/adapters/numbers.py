@@ -1,4 +1,4 @@
-"""Channel numbers of the two database formats: what each means, and how those that cannot be served are called.
+"""Channel numbers of the two database formats: what each means, and how those that are not served are called.
 
 New API and One API share their numbers up to 25; above, they mean different things (relay-and-billing 7.6).
 """
@@ -39,7 +39,7 @@ _ONE_API: Final[Mapping[int, tuple[str, str]]] = {  # where One API's meaning is
     51: ("gemini-openai", "https://generativelanguage.googleapis.com/v1beta/openai"),
 }
 _SHARED: Final = 25  # the last number that both mean alike, but for those above
-_UNKNOWN: Final[Mapping[int, str]] = {  # New API's names for what has no adapter here
+_NAMES: Final[Mapping[int, str]] = {  # how New API calls numbers, for people; served or not
     11: "PaLM",
     15: "Baidu Wenxin",
     21: "AIProxy library",
@@ -55,7 +55,7 @@ _UNKNOWN: Final[Mapping[int, str]] = {  # New API's names for what has no adapte
     57: "Codex",
     58: "advanced custom",
 }
-_UNKNOWN_ONE_API: Final[Mapping[int, str]] = {
+_NAMES_ONE_API: Final[Mapping[int, str]] = {
     34: "Coze",
     38: "DeepL",
     43: "Proxy",
@@ -73,7 +73,7 @@ def kind(number: int, one_api: bool) -> tuple[str, str] | None:
 
 def called(number: int, one_api: bool) -> str:
     """The number with its name there, for people."""
-    name = _UNKNOWN_ONE_API.get(number) if one_api and number > _SHARED else _UNKNOWN.get(number)
+    name = _NAMES_ONE_API.get(number) if one_api and number > _SHARED else _NAMES.get(number)
     return f"{number} ({name})" if name else str(number)
 
 
