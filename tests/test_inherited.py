@@ -208,6 +208,12 @@ def test_what_a_socket_or_an_address_meant_before() -> None:
     assert one(type=47, key="", base_url="http://localhost:9997").type == "xinference"
 
 
+def test_a_bots_id_is_the_other_column() -> None:
+    """New API's Coze channels ask one bot, whatever the model."""
+    coze = one(type=49, key="pat_1", other="7379462189365198898")
+    assert (coze.type, coze.base_url, coze.options) == ("coze", None, {"bot": "7379462189365198898"})
+
+
 def test_one_api_keeps_parts_apart() -> None:
     """Bedrock's keys and Vertex' account in `config`, a version there too."""
     parts = {"region": "us-east-1", "ak": "A", "sk": "S"}

@@ -34,6 +34,7 @@ WEATHER: Final = {**FUNCTION, "name": "weather"}
 REFUSED: Final[dict[tuple[str, str], str]] = {
     ("dify", "tools"): "unsupported_parameter",  # an app has its own tools (T-DIFY-014)
     ("dify-agent", "tools"): "unsupported_parameter",
+    ("coze", "tools"): "unsupported_parameter",  # a bot too
     ("zhipu-v3", "tools"): "unsupported_parameter",  # text is all that there is (T-ZHIP-016)
     ("zhipu-v3", "image"): "unsupported_content",
     ("cohere-v1", "image"): "unsupported_content",

@@ -22,7 +22,7 @@ from tests.fakes.matrix_server import Server
 from tests.fakes.process import Daemon, free_port
 from tests.fakes.scripted import Say
 
-TOOLLESS: Final = frozenset({"dify"})
+TOOLLESS: Final = frozenset({"dify", "coze"})
 AGENTS: Final = tuple(name for name in FAMILIES if name not in TOOLLESS)
 REGION: Final = "options: {region: us-east-1}, "
 ARGUMENTS: Final = {"command": ["bash", "-lc", "ls"], "note": "Grüße 🌍"}

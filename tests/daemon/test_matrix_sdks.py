@@ -41,6 +41,7 @@ FAMILIES: Final = {
     "ollama": "llama3.2-vision",
     "cohere": "command-a-vision",
     "dify": "app",
+    "coze": "bot",
 }
 """One provider of each wire format, and its model."""
 PROVIDERS: Final = tuple(one for one in matrix.providers() if ADAPTERS[one.type].local is None)

@@ -97,6 +97,7 @@ PROVIDERS: Final[Mapping[str, tuple[Provider, ...]]] = {
         Provider(type="dify", base_url=_UP),
         Provider(type="dify", base_url=_UP, options={"app": "agent"}, way="-agent"),
     ),
+    "coze": (Provider(type="coze", model="bot-7379462189365198898"),),
     "cloudflare": (
         Provider(type="cloudflare", options={"account": "a"}),
         Provider(type="cloudflare", model="@cf/meta/llama", options={"account": "a", "api": "run"}, way="-run"),

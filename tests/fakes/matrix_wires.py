@@ -557,6 +557,32 @@ def _dify_error(say: Say) -> Tree:
     return {"status": say.status, "code": "too_many_requests", "message": say.message}
 
 
+# Coze: streams whatever is asked for.
+
+
+def _coze_frame(event: str, data: Tree) -> bytes:
+    return f"event:{event}\n".encode() + b"data:" + orjson.dumps(data) + b"\n\n"
+
+
+def _coze_stream(asked: Asked, say: Say) -> Iterator[bytes]:
+    place = {"conversation_id": "c-1", "bot_id": str(asked.body.get("bot_id"))}
+    chat = {"id": "ch-1", **place, "created_at": NOW, "last_error": {"code": 0, "msg": ""}}
+    answer = {"id": "m-1", **place, "role": "assistant", "type": "answer", "content_type": "text", "chat_id": "ch-1"}
+    yield _coze_frame("conversation.chat.created", {**chat, "status": "created"})
+    for piece in _halves(say.thinking):
+        yield _coze_frame("conversation.message.delta", {**answer, "content": "", "reasoning_content": piece})
+    for piece in _halves(say.text):
+        yield _coze_frame("conversation.message.delta", {**answer, "content": piece})
+    yield _coze_frame("conversation.message.completed", {**answer, "content": say.text})
+    counts = {"token_count": say.prompt + say.completion, "output_count": say.completion, "input_count": say.prompt}
+    yield _coze_frame("conversation.chat.completed", {**chat, "status": "completed", "usage": counts})
+    yield b'event:done\ndata:"[DONE]"\n\n'
+
+
+def _coze_error(say: Say) -> Tree:
+    return {"code": 4020, "msg": say.message, "detail": {"logid": "l-1"}}
+
+
 # An account's key becomes a token first.
 
 
@@ -654,7 +680,9 @@ COHERE: Final = Wire("cohere", _cohere_whole, _cohere_stream, _cohere_error)
 DIFY: Final = Wire(
     "dify", _dify_whole, _dify_stream, _dify_error, lambda asked: asked.body.get("response_mode") == "streaming"
 )
-UPLOAD: Final = Wire("upload", lambda asked, say: {"id": "file-1"}, lambda asked, say: iter(()), _dify_error)
+COZE: Final = Wire("coze", lambda asked, say: {}, _coze_stream, _coze_error)
+UPLOADED: Final = {"id": "file-1", "data": {"id": "file-1"}}  # each provider finds it where it looks
+UPLOAD: Final = Wire("upload", lambda asked, say: UPLOADED, lambda asked, say: iter(()), _dify_error)
 VERTEX_CLAUDE: Final = Wire(
     "vertex-claude", _claude_whole, _claude_stream, _google_error, lambda asked: ":streamRawPredict" in asked.url
 )
@@ -673,6 +701,7 @@ _PATHS: Final[tuple[tuple[tuple[str, ...], Wire], ...]] = (
     (("/api/generate",), GENERATE),
     (("/v2/chat",), COHERE),
     (("/chat-messages",), DIFY),
+    (("/v3/chat",), COZE),
     (("/v1/chat",), COHERE_OLD),
     (("/messages",), CLAUDE),
     (("/responses",), RESPONSES),
