@@ -209,9 +209,11 @@ def test_what_a_socket_or_an_address_meant_before() -> None:
 
 
 def test_a_bots_id_is_the_other_column() -> None:
-    """New API's Coze channels ask one bot, whatever the model."""
+    """New API's Coze channels ask one bot, whatever the model; One API's ask the one that the model's name is."""
     coze = one(type=49, key="pat_1", other="7379462189365198898")
     assert (coze.type, coze.base_url, coze.options) == ("coze", None, {"bot": "7379462189365198898"})
+    older = one("one-api", type=34, key="pat_1", models="bot-7379462189365198898", config={"user_id": "1"})
+    assert (older.type, older.base_url, older.options) == ("coze", "https://api.coze.com", {})
 
 
 def test_one_api_keeps_parts_apart() -> None:

@@ -23,6 +23,7 @@ _ONE_API: Final[Mapping[int, tuple[str, str]]] = {  # where One API's meaning is
     31: ("lingyiwanwu", "https://api.lingyiwanwu.com"),
     32: ("stepfun", "https://api.stepfun.com"),
     33: ("bedrock", ""),
+    34: ("coze", "https://api.coze.com"),
     35: ("cohere", "https://api.cohere.ai"),
     36: ("deepseek", "https://api.deepseek.com"),
     37: ("cloudflare", "https://api.cloudflare.com"),
@@ -45,7 +46,6 @@ _NAMES: Final[Mapping[int, str]] = {  # how New API calls numbers, for people; s
     21: "AIProxy library",
     23: "Tencent Hunyuan",
     44: "MokaAI",
-    49: "Coze",
     50: "Kling",
     51: "Jimeng",
     52: "Vidu",
@@ -56,7 +56,6 @@ _NAMES: Final[Mapping[int, str]] = {  # how New API calls numbers, for people; s
     58: "advanced custom",
 }
 _NAMES_ONE_API: Final[Mapping[int, str]] = {
-    34: "Coze",
     38: "DeepL",
     43: "Proxy",
     46: "Replicate",
