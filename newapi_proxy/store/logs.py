@@ -68,6 +68,9 @@ _QUARTER: Final = "900"  # seconds: every time zone's days begin on one. In the 
 # not see that what is selected is what is grouped by
 _KINDS: Final[dict[Any, Callable[[Any], Any]]] = {int: number, str: words, bool: truth}
 _READERS: Final = {field.name: _KINDS[field.type] for field in msgspec.structs.fields(Entry)}
+_LISTED: Final = (
+    "created_at", "request_id", "token_name", "type", "model_name", "prompt_tokens", "completion_tokens", "quota",
+)  # fmt: skip
 _ADD: Final = inserting(logs, *Entry.__struct_fields__)
 
 
@@ -88,11 +91,17 @@ def page(conn: Connection, token_ids: Sequence[int], span: tuple[int, int]) -> l
 
 
 def between(conn: Connection, token_ids: Sequence[int], since: int, until: int, most: int) -> list[Entry]:
-    """The last `most` charges and refunds of these keys from `since` to before `until`, the oldest first."""
+    """The last `most` charges and refunds of these keys from `since` to before `until`, the oldest first; of each what
+    a list of charges tells (`_LISTED`), as there may be many."""
     mine = logs.c.token_id.in_(token_ids)
     when = and_(logs.c.type.in_((CONSUME, REFUND)), logs.c.created_at >= since, logs.c.created_at < until)
-    asked = select(logs).where(mine, when).order_by(logs.c.id.desc()).limit(most)
-    return [_read(row) for row in reversed(conn.execute(asked).mappings().all())]
+    asked = select(*(logs.c[name] for name in _LISTED)).where(mine, when).order_by(logs.c.id.desc()).limit(most)
+    readers = [(name, _READERS[name]) for name in _LISTED]
+    found = [
+        Entry(user_id=0, **{name: read(value) for (name, read), value in zip(readers, row, strict=True)})
+        for row in conn.execute(asked)
+    ]
+    return found[::-1]
 
 
 def _read(row: RowMapping) -> Entry:

@@ -1,13 +1,16 @@
 """What the holder of a key, or of several, asks of the pages: all of it from the reports that other programs read, too.
 
-Figures of a period may read much of the log, so a thread does it. Knows no markup. Another's request is not there.
+Figures of a period may read much of the log and fill long tables: a thread reads, adds up and writes the markup; what
+the snapshot knows is asked before. Another's request is not there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Final
+from zoneinfo import ZoneInfo
 
+import msgspec
 from sqlalchemy import Connection
 
 from newapi_proxy.accounts import explaining, offers, reports, sums
@@ -19,41 +22,48 @@ from newapi_proxy.store import logs, standing
 from newapi_proxy.web import portal
 from newapi_proxy.web.browser import Shown
 from newapi_proxy.web.pages import usage as view
+from newapi_proxy.web.pages.markup import Html, joined
 from newapi_proxy.web.pages.words import moment, say
 from newapi_proxy.web.portal import Account, Guest, KeyHolder, Operator
+from newapi_proxy.web.surveys import Surveys
 from newapi_proxy.wire import sheet as csv
 
 ROWS: Final = 50  # requests of one page
 MOST_KEYS: Final = 50  # that are shown one by one
 MOST_PAGES: Final = 200
-MOST_LINES: Final = 50_000  # of a download; the newest
+MOST_LINES: Final = 20_000  # of a download; the newest
 PERIOD: Final = 30
 _HEAD: Final = ("time", "request_id", "key", "type", "model", "prompt_tokens", "completion_tokens", "usd", "quota")
 _KINDS: Final = {logs.CONSUME: "charge", logs.REFUND: "refund"}
 
 
-async def usage(guest: Guest) -> Shown:
+async def usage(surveys: Surveys, guest: Guest) -> Shown:
     """Keys, a period's use, the last requests, prices."""
     visitor, days, place = portal.holder(guest), period(guest), _place(guest)
     tokens, now, zone = chosen(guest, visitor), guest.at, guest.zone
     since, ids = sums.begin(days, now, zone), [one.account.token_id for one in tokens]
     whose = visitor.user.id if isinstance(visitor, Account) else _payer(visitor.token)
+    known, shown = [_known(guest, one) for one in tokens[:MOST_KEYS]], view.Asked(days, _named(visitor, tokens))
+    alone = tokens[0] if len(tokens) == 1 else None
+    offered = offers.offers(guest.snapshot, alone) if alone is not None else []
+    patterns = alone is not None and offers.patterns(guest.snapshot, alone)
 
-    def read(conn: Connection) -> tuple[list[view.Key], view.Purse | None, list[logs.Spent], list[logs.Entry]]:
-        found = [_key(conn, guest, one) for one in tokens[:MOST_KEYS]]
+    def work(conn: Connection) -> Html:
+        found = [_key(conn, one) for one in known]
         purse = view.Purse(*standing.of_account(conn, whose)) if whose else None
-        spent = logs.spent(conn, since, now + 1, ids)
-        return found, purse, spent, logs.page(conn, ids, ((place - 1) * ROWS, ROWS + 1))
+        spent = sums.summed(logs.spent(conn, since, now + 1, ids), ("day", "model"), zone)
+        rows = logs.page(conn, ids, ((place - 1) * ROWS, ROWS + 1))
+        return joined(
+            view.keys(found, purse, zone, len(tokens)),
+            view.used(view.Usage(sums.dates(since, now, zone), spent), shown),
+            view.recent(
+                view.Recent(rows[:ROWS], place, len(rows) > ROWS and place < MOST_PAGES, alone is None), shown, zone
+            ),
+            None if alone is None else view.offered(offered, patterns=patterns),
+        )
 
-    keys, purse, spent, rows = await guest.edge.house.db.survey(read)
-    shown = view.Asked(days, _named(visitor, tokens))
-    by_day = view.Usage(sums.dates(since, now, zone), sums.summed(spent, ("day", "model"), zone))
-    last = view.Recent(rows[:ROWS], place, len(rows) > ROWS and place < MOST_PAGES, len(tokens) > 1)
-    found = [view.keys(keys, purse, zone, len(tokens)), view.used(by_day, shown), view.recent(last, shown, zone)]
-    if len(tokens) == 1:
-        offered = offers.offers(guest.snapshot, tokens[0])
-        found.append(view.offered(offered, patterns=offers.patterns(guest.snapshot, tokens[0])))
-    return guest.page(say("your_key" if len(tokens) == 1 else "your_keys"), *found)
+    told = await surveys.read(guest.edge.house.db, work)
+    return guest.page(say("your_keys" if alone is None else "your_key"), told)
 
 
 def chosen(guest: Guest, visitor: KeyHolder | Account) -> Sequence[Token]:
@@ -81,11 +91,22 @@ def _payer(token: Token) -> int:
     return token.account.user_id if token.account.user_limited else 0
 
 
-def _key(conn: Connection, guest: Guest, token: Token) -> view.Key:
+class _Known(msgspec.Struct, frozen=True):
+    """What the snapshot says of a key: its group's ratio, its state, the windows of its budgets."""
+
+    token: Token
+    ratio: str
+    state: str
+    windows: reports.Windows
+
+
+def _known(guest: Guest, token: Token) -> _Known:
     windows = guest.snapshot.windows(token, guest.at) if token.budgets else ()
-    told = reports.token_usage(conn, token, windows)["data"]
-    ratio = guest.snapshot.group_ratio(token.group)
-    return view.Key(token, told, f"{ratio:f}", _state(token, guest.at))
+    return _Known(token, f"{guest.snapshot.group_ratio(token.group):f}", _state(token, guest.at), windows)
+
+
+def _key(conn: Connection, one: _Known) -> view.Key:
+    return view.Key(one.token, one.ratio, one.state, reports.token_usage(conn, one.token, one.windows)["data"])
 
 
 def _state(token: Token, at: int) -> str:
@@ -107,30 +128,29 @@ def _place(guest: Guest) -> int:
     return min(MOST_PAGES, max(1, int(text))) if text.isdecimal() and len(text) < 6 else 1
 
 
-async def sheet(guest: Guest) -> Shown:
+async def sheet(surveys: Surveys, guest: Guest) -> Shown:
     """A period's charges and refunds as CSV."""
     visitor, days, now, zone = portal.holder(guest), period(guest), guest.at, guest.zone
     since, ids = sums.begin(days, now, zone), [one.account.token_id for one in chosen(guest, visitor)]
-    found = await guest.edge.house.db.survey(lambda conn: logs.between(conn, ids, since, now + 1, MOST_LINES))
-    rows = (
-        (
-            moment(row.created_at, zone),
-            row.request_id,
-            row.token_name,
-            _KINDS[row.type],
-            row.model_name,
-            str(row.prompt_tokens),
-            str(row.completion_tokens),
-            f"{'-' if row.type == logs.REFUND else ''}{usd(row.quota)}",
-            str(-row.quota if row.type == logs.REFUND else row.quota),
-        )
-        for row in found
-    )
+
+    def work(conn: Connection) -> bytes:
+        found = logs.between(conn, ids, since, now + 1, MOST_LINES)
+        return csv.text(_HEAD, (_line(row, zone) for row in found)).encode()
+
+    data = await surveys.read(guest.edge.house.db, work)
     headers = (
         ("Content-Type", "text/csv; charset=utf-8"),
         ("Content-Disposition", f'attachment; filename="usage-{days}d.csv"'),
     )
-    return Shown(body=csv.text(_HEAD, rows).encode(), headers=headers)
+    return Shown(body=data, headers=headers)
+
+
+def _line(row: logs.Entry, zone: ZoneInfo) -> tuple[str, ...]:
+    back = row.type == logs.REFUND
+    tokens = (str(row.prompt_tokens), str(row.completion_tokens))
+    amounts = (f"{'-' if back else ''}{usd(row.quota)}", str(-row.quota if back else row.quota))
+    when = moment(row.created_at, zone)
+    return (when, row.request_id, row.token_name, _KINDS[row.type], row.model_name, *tokens, *amounts)
 
 
 async def request(guest: Guest) -> Shown:

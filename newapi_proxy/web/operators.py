@@ -1,4 +1,7 @@
-"""The operator's page: the same sums as `newapi-proxy usage`, the state of channels and holds. Read only."""
+"""The operator's page: the same sums as `newapi-proxy usage`, the state of channels and holds. Read only.
+
+A thread reads and writes the markup, as in `holders`.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,10 @@ from newapi_proxy.store import logs, resting
 from newapi_proxy.web import holders, portal
 from newapi_proxy.web.browser import Shown
 from newapi_proxy.web.pages import overview as view
+from newapi_proxy.web.pages.markup import Html, joined
 from newapi_proxy.web.pages.words import say
 from newapi_proxy.web.portal import Guest
+from newapi_proxy.web.surveys import Surveys
 
 HOLDS: Final = 50
 _ATTEMPTS: Final = "newapi_attempts_total"
@@ -25,27 +30,30 @@ _GOOD: Final = "ok"
 _RELOADED: Final = "newapi_config_reload_ok"
 
 
-async def dashboard(guest: Guest) -> Shown:
+async def dashboard(surveys: Surveys, guest: Guest) -> Shown:
     """Everybody's use, and how this daemon is."""
     portal.operator(guest)
     days, now, zone, house = holders.period(guest), guest.at, guest.zone, guest.edge.house
     since = sums.begin(days, now, zone)
 
-    def read(conn: Connection) -> tuple[list[logs.Spent], records.Holds, list[resting.Rest]]:
-        return logs.spent(conn, since, now + 1), records.holds(conn, HOLDS), resting.load(conn)
+    states, process = house.health.states(), _process()
+    channels = [(one, states.get(one.name, "")) for one in guest.snapshot.channels]
+    channels += [(one, say("channel_off")) for one in guest.snapshot.parked]
 
-    spent, holds, rests = await house.db.survey(read)
-    states, reasons = house.health.states(), {one.channel: one.reason for one in rests}
-    served = [_channel(one, states.get(one.name, ""), reasons) for one in guest.snapshot.channels]
-    off = [_channel(one, say("channel_off"), reasons) for one in guest.snapshot.parked]
-    process = view.Process(metrics.inflight(), metrics.bugs(), bool(metrics.snapshot()[_RELOADED]))
-    return guest.page(
-        say("dashboard"),
-        view.now(process, holds, zone),
-        view.channels([*served, *off]),
-        view.spent(spent, days, sums.dates(since, now, zone), zone),
-        view.search(),
-    )
+    def work(conn: Connection) -> Html:
+        reasons = {one.channel: one.reason for one in resting.load(conn)}
+        return joined(
+            view.now(process, records.holds(conn, HOLDS), zone),
+            view.channels([_channel(one, held, reasons) for one, held in channels]),
+            view.spent(logs.spent(conn, since, now + 1), days, sums.dates(since, now, zone), zone),
+            view.search(),
+        )
+
+    return guest.page(say("dashboard"), await surveys.read(house.db, work))
+
+
+def _process() -> view.Process:
+    return view.Process(metrics.inflight(), metrics.bugs(), bool(metrics.snapshot()[_RELOADED]))
 
 
 def _channel(channel: Channel, held: str, reasons: Mapping[str, str]) -> view.Channel:

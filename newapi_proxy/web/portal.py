@@ -22,7 +22,7 @@ from newapi_proxy.errors import ClientError, OurError, ProxyError
 from newapi_proxy.snapshot import Snapshot, Token
 from newapi_proxy.store import sessions as rows
 from newapi_proxy.store import users
-from newapi_proxy.web import body, browser, keys
+from newapi_proxy.web import body, browser, keys, surveys
 from newapi_proxy.web.account_routes import Pace
 from newapi_proxy.web.app import Action, Call, Edge, bare_404, wait
 from newapi_proxy.web.browser import Shown
@@ -172,6 +172,8 @@ def failure(guest: Guest, fault: ProxyError) -> Shown:
     message = fault.message
     if fault.code == "ledger_unavailable":
         message = say("error_database")
+    elif fault.code == surveys.CODE:
+        message = say("error_busy")
     elif fault.retry_after is not None:
         message = say("error_often", seconds=math.ceil(fault.retry_after))
     content = layout.error(message, fault.status, guest.call.visit.request_id)

@@ -7,6 +7,7 @@ from `accounts`, what is shown from `pages`. Source: decisions 4, tasks-and-acco
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from hashlib import sha256
 from typing import Final
 
@@ -25,6 +26,7 @@ from newapi_proxy.web.pages import layout, signing
 from newapi_proxy.web.pages.words import say
 from newapi_proxy.web.portal import DASHBOARD, LOGIN, SIGNINS, USAGE, Guest
 from newapi_proxy.web.router import Route
+from newapi_proxy.web.surveys import Surveys
 
 ATTEMPTS: Final = 20  # to sign in, of one address within `WHILE` seconds (tasks-and-accounts 0.6)
 WHILE: Final = 1200.0
@@ -36,14 +38,15 @@ _SAID: Final = {"over": "session_over", "out": "signed_out"}
 def routes() -> list[Route[Action]]:
     """Every page that any portal has."""
     pace, attempts = Pace(MOST, SPAN), Pace(ATTEMPTS, WHILE)
-    pages = {
+    surveys = Surveys()
+    pages: dict[str, portal.Serve] = {
         "/": _home,
         "/login": _login,
-        "/usage": holders.usage,
-        "/usage.csv": holders.sheet,
+        "/usage": partial(holders.usage, surveys),
+        "/usage.csv": partial(holders.sheet, surveys),
         "/requests/{id}": holders.request,
         "/requests": operators.search,
-        "/dashboard": operators.dashboard,
+        "/dashboard": partial(operators.dashboard, surveys),
     }
     shown = [Route(path, _read(portal.action(serve, pace))) for path, serve in pages.items()]
     return [

@@ -292,6 +292,20 @@ def test_a_session_asks_new_apis_routes(stage: Stage, visitor: Visitor) -> None:
         rows(stage, "UPDATE users SET status = 1 WHERE id = 7")
 
 
+def test_a_user_without_keys(stage: Stage, visitor: Visitor) -> None:
+    """Who has no key sees the account's balance and nothing else."""
+    rows(
+        stage, "INSERT INTO users(id, username, password, status, quota, aff_code) VALUES (10, 'dan', '!', 1, 7, 'dan')"
+    )
+    rows(stage, "UPDATE users SET telegram_id = id")
+    visitor.get(f"{LOGIN}?{proof('10')}", **HERE)
+    page = visitor.get("/usage")
+    assert (page.status, "$0.000014 Balance of the account" in page.words) == (200, True)
+    assert "There are no requests yet." in page.words
+    assert visitor.get("/usage.csv").text.count("\n") == 1
+    assert visitor.get("/requests/x").status == 404
+
+
 def test_a_banned_user_is_out_at_once(stage: Stage, visitor: Visitor) -> None:
     """The session of a user ends at the first request after the ban."""
     rows(stage, "UPDATE users SET telegram_id = id")

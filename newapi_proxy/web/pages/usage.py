@@ -18,6 +18,7 @@ from newapi_proxy.web.pages.layout import Column, facts, table
 from newapi_proxy.web.pages.markup import NOTHING, Content, Html, element, joined
 from newapi_proxy.web.pages.words import moment, money, number, say
 
+MOST: Final = 1000  # rows of sums in one table
 OPEN: Final = 12  # rows of sums that are shown without being asked for
 PERIODS: Final = (1, 7, 30, 90)
 _WITH_MODEL: Final = (logs.CONSUME, logs.REFUND)
@@ -28,9 +29,9 @@ class Key(msgspec.Struct, frozen=True):
     """A key with what the report on it says; `ratio` its group's, as text; `state` one of `say`'s."""
 
     token: Token
-    report: Mapping[str, Any]
     ratio: str
     state: str
+    report: Mapping[str, Any]
 
 
 class Purse(msgspec.Struct, frozen=True):
@@ -157,9 +158,11 @@ def used(usage: Usage, shown: Asked) -> Html:
         return joined(head, element("p", say("usage_none")))
     spent = {(row["day"], row["model"]): row["quota"] for row in usage.rows}
     columns = (Column(say("day")), Column(say("model")), *SUMS)
-    rows = [(row["day"], row["model"], *sums(row)) for row in reversed(usage.rows)]
+    rows = [(row["day"], row["model"], *sums(row)) for row in usage.rows[: -MOST - 1 : -1]]
     whole = {name: sum(row[name] for row in usage.rows) for name in _SUMMED}
-    more = element("p", element("a", say("download"), href=shown.place("usage.csv")))
+    more = [element("p", element("a", say("download"), href=shown.place("usage.csv")))]
+    if len(usage.rows) > MOST:
+        more.append(element("p", say("rows_left", count=number(len(usage.rows) - MOST)), class_="small"))
     found = table(columns, rows, say("usage_table"), (say("total"), "", *sums(whole)))
     return joined(head, chart.bars(usage.days, spent), folded(found, say("usage_table"), len(rows)), more)
 

@@ -28,6 +28,7 @@ WORDS: Final[Mapping[str, str]] = {
     "error_status": "Status {status}",
     "error_request": "Request {id}",
     "error_database": "The database does not answer at the moment. Please try again in a little while.",
+    "error_busy": "Many people are looking at their figures at the moment. Please try again in a little while.",
     "error_no_page": "There is no such page here.",
     "error_not_yours": "This page is for the operator of this service.",
     "error_origin": "This form was not sent from a page of this service, so nothing was done. Please open the page anew"
@@ -107,6 +108,7 @@ WORDS: Final[Mapping[str, str]] = {
     "usage_none": "Nothing was used in this time.",
     "usage_table": "By day and model",
     "others": "all others",
+    "rows_left": "{count} earlier rows are left out.",
     "day": "Day",
     "model": "Model",
     "requests": "Requests",
