@@ -328,18 +328,21 @@ def test_pictures_are_uploaded_first(theatre: Theatre) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "status"),
+    ("given", "answer", "status"),
     [
-        (script(b'{"code": 4302, "msg": "Too large."}', status=413), 413),
-        (script(b'{"code": 700012006, "msg": "access token invalid"}', status=401), 502),
-        (script(b'{"code": 4303, "msg": "No such files."}'), 502),
+        (413, {"code": 4302, "msg": "Too large."}, 413),
+        (401, {"code": 700012006, "msg": "access token invalid"}, 502),
+        (200, {"code": 4303, "msg": "No such files."}, 400),
+        (200, {"code": 4100, "msg": "authentication is invalid"}, 502),
+        (200, {"code": 0, "data": {}}, 502),
     ],
-    ids=["large", "key", "in a 200"],
+    ids=["large", "key", "kind in a 200", "key in a 200", "no id"],
 )
-def test_failed_uploads(theatre: Theatre, answer: Script, status: int) -> None:
-    """A file that is not taken fails the attempt; no message is sent."""
-    upstream = theatre.client.answer = Upstream(answer)
-    assert theatre.play("OC", "7379", turns=(("user", "What?", Picture()),)).status == status
+def test_failed_uploads(theatre: Theatre, given: int, answer: Tree, status: int) -> None:
+    """A file that is not taken fails the attempt with the provider's words, in a 200 too; no message is sent."""
+    upstream = theatre.client.answer = Upstream(script(orjson.dumps(answer), status=given))
+    cell = theatre.play("OC", "7379", turns=(("user", "What?", Picture()),))
+    assert (cell.status, answer.get("msg", "gave no id") in str(cell.shown.error)) == (status, True)
     assert upstream.messages == []
 
 

@@ -7,6 +7,7 @@ always, 20 000 in the soak.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import random
 import tracemalloc
@@ -288,7 +289,8 @@ def answered(one: Provider, letter: str, data: bytes, dice: random.Random) -> No
         granted = adapter.credential.granted(Document(data), 1)
         assert granted is None or (granted.text and granted.expires > 1)
     if adapter.uploads is not None:
-        assert adapter.uploads.file_id(Document(data)) != ""
+        with contextlib.suppress(UpstreamFailure):
+            assert adapter.uploads.file_id(Document(data)) != ""
 
 
 TYPES: Final = [name for name in matrix.SPEAKING if ADAPTERS[name].local is None]

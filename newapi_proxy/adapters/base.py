@@ -225,7 +225,7 @@ class Uploads(Protocol):
         ...
 
     def file_id(self, body: Document) -> str | None:
-        """The id in its answer."""
+        """The id in its answer, None for none. Raises UpstreamFailure for an answer that says what is wrong."""
         ...
 
 

@@ -122,9 +122,11 @@ class CozeUploads:
         return Outgoing(url=join(to.base_url, "/v1/files/upload"), body=body, headers=headers)
 
     def file_id(self, body: Document) -> str | None:
-        """The id under which the file is known from now on."""
-        data = _dict(body.tree).get("data")
-        return _word(_dict(data).get("id")) or None
+        """The id under which the file is known from now on; see adapters.base.Uploads."""
+        answer = _dict(body.tree)
+        if answer.get("code"):
+            raise _failed(answer).failure
+        return _word(_dict(answer.get("data")).get("id")) or None
 
 
 def _bearer(to: Target) -> dict[str, str]:
