@@ -195,6 +195,7 @@ def test_one_api_numbers_its_types_otherwise() -> None:
     meant |= {41: "novita", 48: "spark", 51: "gemini-openai"}
     assert {number: one("one-api", type=number).type for number in meant} == meant
     assert one("one-api", type=8, base_url="https://up.example").type == "openai"
+    assert one("one-api", type=50, base_url="https://up.example/v4").type == "openai-compatible"
     assert taken(row(type=43), origin="one-api").faults[0].startswith("channel 1 (one): type 43 (Proxy)")
 
 

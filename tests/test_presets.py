@@ -86,7 +86,9 @@ def test_versions_are_not_doubled(base: str) -> None:
 
 
 def test_special_addresses() -> None:
-    """Cloudflare's account and Volcengine's bots stand in the path."""
+    """Cloudflare's account and Volcengine's bots stand in the path; a base URL may hold a version of its own."""
+    for base in ("https://h.example/api/paas/v4", "https://h.example/v1"):
+        assert request("openai-compatible", ask(), base_url=base).url == f"{base}/chat/completions"
     told = request("cloudflare", ask(), account="acc").url
     assert told == "https://api.cloudflare.com/client/v4/accounts/acc/ai/v1/chat/completions"
     assert request("volcengine", ask(), "bot-1").url.endswith("/api/v3/bots/chat/completions")
@@ -95,7 +97,7 @@ def test_special_addresses() -> None:
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda one: one.name)
 def test_presets_serve_chat(preset: Any) -> None:
     """Every preset has an address of its own and takes a plain ask as it is, but for the usage chunk."""
-    assert preset.base_url.startswith("https://") or preset.name == "xinference"  # which stands where one puts it
+    assert preset.base_url.startswith("https://") or preset.name in ("xinference", "openai-compatible")  # one's own
     sent = body(preset.name, ask(stream=True, temperature=0.5, vendor={"a": 1}))
     assert sent["messages"] == HI
     assert sent["temperature"] == 0.5

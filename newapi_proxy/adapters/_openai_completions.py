@@ -32,6 +32,7 @@ PATHS: Final[Mapping[str, str]] = {
     ),
     **dict.fromkeys(("novita", "xinference"), "/v1/completions"),
     "deepseek": "/beta/completions",
+    "openai-compatible": "/completions",
 }
 """The types whose servers have the endpoint, with its path; the others are told such a prompt as chat."""
 CHAT_ONLY: Final = re.compile(r"(ft:)?(gpt-(?!.*instruct)|chatgpt-|o\d|codex-)", re.I)

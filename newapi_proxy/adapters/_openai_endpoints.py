@@ -38,7 +38,7 @@ _PATHS: Final[Mapping[str, Mapping[str, str]]] = {
             ("openai", "openrouter", "siliconflow", "together", "fireworks", "nvidia", "baichuan"), "/v1/embeddings"
         ),
         **dict.fromkeys(("perplexity", "novita", "hunyuan", "ai360", "xinference"), "/v1/embeddings"),
-        **dict.fromkeys(("github", "gemini-openai"), "/embeddings"),
+        **dict.fromkeys(("github", "gemini-openai", "openai-compatible"), "/embeddings"),
         "ali": "/compatible-mode/v1/embeddings",
         "volcengine": "/api/v3/embeddings",
         "baidu": "/v2/embeddings",
@@ -46,8 +46,9 @@ _PATHS: Final[Mapping[str, Mapping[str, str]]] = {
     "rerank": {
         **dict.fromkeys(("openai", "openrouter", "siliconflow", "together", "fireworks", "xinference"), "/v1/rerank"),
         "baidu": "/v2/rerank",
+        "openai-compatible": "/rerank",
     },
-    "moderations": {"openai": "/v1/moderations"},
+    "moderations": {"openai": "/v1/moderations", "openai-compatible": "/moderations"},
 }
 """Kind of endpoint → the types whose servers have it, and its path there."""
 

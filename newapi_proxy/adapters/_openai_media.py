@@ -40,9 +40,16 @@ _PREFIXES: Final[Mapping[str, Mapping[str, str]]] = {
         **dict.fromkeys(("openai", "siliconflow", "together", "xai", "openrouter", "xinference"), "/v1/"),
         "volcengine": "/api/v3/",
         "baidu": "/v2/",
+        "openai-compatible": "/",
     },
-    "speech": dict.fromkeys(("openai", "groq", "siliconflow", "together", "xinference"), "/v1/"),
-    "transcription": dict.fromkeys(("openai", "groq", "siliconflow", "together", "fireworks", "xinference"), "/v1/"),
+    "speech": {
+        **dict.fromkeys(("openai", "groq", "siliconflow", "together", "xinference"), "/v1/"),
+        "openai-compatible": "/",
+    },
+    "transcription": {
+        **dict.fromkeys(("openai", "groq", "siliconflow", "together", "fireworks", "xinference"), "/v1/"),
+        "openai-compatible": "/",
+    },
 }
 """Kind of endpoint, then the types whose servers have it, and what its path begins with there."""
 

@@ -36,7 +36,7 @@ _ONE_API: Final[Mapping[int, tuple[str, str]]] = {  # where One API's meaning is
     47: ("baidu", "https://qianfan.baidubce.com"),
     48: ("spark", "https://spark-api-open.xf-yun.com"),
     49: ("ali", "https://dashscope.aliyuncs.com"),
-    50: ("openai", ""),
+    50: ("openai-compatible", ""),
     51: ("gemini-openai", "https://generativelanguage.googleapis.com/v1beta/openai"),
 }
 _SHARED: Final = 25  # the last number that both mean alike, but for those above

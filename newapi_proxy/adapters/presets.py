@@ -359,6 +359,8 @@ _GEMINI_OPENAI: Final = compatible(
 """Gemini by OpenAI's format; fields that it does not know are errors there."""
 _XINFERENCE: Final = msgspec.structs.replace(compatible("xinference", numbers=(47,)), key_required=False)
 """A server of one's own."""
+_VERSIONED: Final = compatible("openai-compatible", chat=OpenAIChat(url=below("/chat/completions")))
+"""Any server whose base URL is what clients are told to use, its version included."""
 
 _PLAIN: Final = {  # a base URL is all that is different about them
     "together": "https://api.together.xyz",
@@ -392,6 +394,7 @@ PRESETS: Final[tuple[Adapter, ...]] = (
     _GITHUB,
     _GEMINI_OPENAI,
     _XINFERENCE,
+    _VERSIONED,
     *(compatible(name, base_url=base_url) for name, base_url in _PLAIN.items()),
 )
 """Every preset, in the order of the documentation."""
