@@ -267,7 +267,9 @@ def to_login(guest: Guest) -> Shown:
 
 
 def operator(guest: Guest) -> None:
-    """Lets nobody but the operator on. Raises _Answered, ClientError 403."""
+    """Lets nobody but the operator on. Raises _Answered, ClientError 403, 404 where no key is an operator's."""
+    if not guest.config.admin.keys:
+        raise ClientError(say("error_no_page"), status=404, kind="not_found", code="unknown_path")
     if guest.visitor is None:
         raise _Answered(to_login(guest))
     if not isinstance(guest.visitor, Operator):

@@ -329,13 +329,14 @@ def test_attempts_are_limited(visitor: Visitor) -> None:
 
 
 def test_where_it_is_not_offered(daemon: Any) -> None:
-    """Without `portal.telegram` no page mentions it, and New API's routes say that it is off."""
+    """Without `portal.telegram` no page mentions it, and New API's routes say that it is off; without `admin.keys`
+    there is no dashboard."""
     running = daemon(
         "channels: [{name: e, type: echo, models: [echo]}]\ntokens: [{name: t, key: sk-demo}]\nportal: {}\n"
     )
     visitor = Visitor(running.url)
     assert "Telegram" not in visitor.get("/login").text
-    for path in ("/login/telegram", "/login/telegram/x", "/setting", "/setting/telegram"):
+    for path in ("/login/telegram", "/login/telegram/x", "/setting", "/setting/telegram", "/dashboard", "/requests"):
         assert visitor.get(path).status == 404
     visitor.sign_in("sk-demo")
     for path in (LOGIN, BIND):
