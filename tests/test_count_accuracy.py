@@ -89,7 +89,7 @@ def share(kinds: tuple[str, ...], models: tuple[str, ...], **more: Any) -> tuple
     ],
 )
 def test_models_with_a_formula(kinds: tuple[str, ...], route: str, misses: int) -> None:
-    """OpenAI's chats are right but for single ones; what its server once added to Responses unseen is not."""
+    """T-TOKN-004: OpenAI's chats, with tools too, are right but for a few to which its server adds unseen text."""
     good, of = share(kinds, FORMULA, route=route)
     assert of >= 2
     assert good >= of - misses, f"{good} of {of}"
