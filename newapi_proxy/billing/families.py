@@ -14,7 +14,7 @@ from newapi_proxy.billing.encodings import bare
 
 # What `declared` counts: names and values alone; the markup of tools too, briefly or in full. "tagged": that module
 # counts prompts and answers. "": neither does.
-Layout = Literal["", "plain", "brief", "full", "tagged"]
+Layout = Literal["", "plain", "brief", "full", "tagged", "harmony"]
 # A call in an answer that is charged by names and values alone, and counted with its JSON.
 _BARE: Final[dict[Layout, int]] = {"plain": -3, "brief": -4, "full": 1}
 
@@ -25,11 +25,11 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
     `prompt` and `completion` are factors on text, `digits` says that each digit is a token. Flat tokens: `request` per
     request, `message` per further message that is no leading system's, `tools` where there are tools, `each` per tool,
     `call` per call in the history with its result; `answer` per answer, `called` per call in it, `several` more where
-    it has several; `argument` per argument of a call, then or now. `tool` is the factor on the definitions, as JSON or,
-    where `typed`, as types. `schema`: what structured output adds to its schema, None where it costs nothing; `item`:
+    it has several; `argument` per argument of a call, then or now. `tool` is the factor on the definitions as JSON.
+    `schema`: what structured output adds to its schema, None where it costs nothing; `item`:
     flat tokens per embedded text. `keeps`: thoughts of earlier turns are shown to the model again.
     `formula`: the prompt formula of OpenAI's chat holds (then only the answer's fields apply besides). `layout`: the
-    prompt is counted by `declared`, likewise, or with the answer by `tagged`: then no field applies.
+    prompt is counted by `declared` or `harmony`, likewise, or with the answer by `tagged`: then no field applies.
     """
 
     prompt: float = 1.0
@@ -44,7 +44,6 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
     schema: int | None = 3
     item: int = 0
     digits: bool = False
-    typed: bool = False
     keeps: bool = False
     formula: bool = False
     answer: int = 0
@@ -64,10 +63,7 @@ OPENAI: Final = Family(formula=True, several=7)
 _FAMILIES: Final[tuple[tuple[re.Pattern[str], Family], ...]] = tuple(
     (re.compile(pattern), family)
     for pattern, family in (
-        (
-            r"gpt-oss",
-            Family(request=67, message=5, tools=26, each=0, typed=True, call=16, answer=10, called=11),
-        ),
+        (r"gpt-oss", Family(layout="harmony", answer=10, called=11)),
         (r"claude", Family(layout="tagged")),
         (r"gemini-1", Family(layout="plain", called=-3, schema=None)),
         (r"gemini-(2[.-]0|pro|ultra)", Family(layout="plain", called=-3)),

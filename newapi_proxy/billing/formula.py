@@ -12,7 +12,7 @@ from typing import Final
 from newapi_proxy.billing import encodings
 from newapi_proxy.billing.encodings import tokens
 from newapi_proxy.billing.families import Family
-from newapi_proxy.billing.rendering import namespace, shown, written
+from newapi_proxy.billing.rendering import shown, written
 from newapi_proxy.ir.ask import Ask, Reasoning, Tool, ToolCall, Turn
 from newapi_proxy.wire import tree
 
@@ -70,8 +70,6 @@ def _deferred(ask: Ask, tool: Tool, words: Sequence[str]) -> bool:
 
 
 def _defined(tools: Sequence[Tool], family: Family) -> str:
-    if family.typed:
-        return namespace(tools)
     rows = (
         {"name": tool.name, "description": tool.description or "", "parameters": tool.schema or tool.server}
         for tool in tools

@@ -32,31 +32,36 @@ _SIMPLE: Final = {"integer": "number", "number": "number", "string": "string", "
 
 
 class _Root:
-    """The schema that references start from, and how many types may still be written out."""
+    """The schema that references start from, how many types may still be written out, and how fields are."""
 
-    __slots__ = ("left", "schema")
+    __slots__ = ("left", "lines", "pad", "schema")
 
-    def __init__(self, schema: Tree) -> None:
+    def __init__(self, schema: Tree, lines: bool, pad: str) -> None:
         self.schema = schema
+        self.lines = lines
+        self.pad = pad
         self.left = MOST_TYPES
 
 
-def namespace(tools: Iterable[Tool]) -> str:
-    """The rendering of all tools; what is no function stands there by its name and description."""
-    lines = ["namespace functions {", ""]
+def namespace(tools: Iterable[Tool], *, lines: bool = False, pad: str = "") -> str:
+    """The rendering of all tools; what is no function stands there by its name and description.
+
+    `lines`: each field has its own, whatever it says; `pad` stands before each.
+    """
+    told = ["namespace functions {", ""]
     for tool in tools:
-        lines += _comment(tool.description)
-        lines += [f"type {tool.name} = {_parameters(tool)} => any;", ""]
-    lines.append("} // namespace functions")
-    return "\n".join(lines)
+        told += _comment(tool.description)
+        told += [f"type {tool.name} = {_parameters(tool, lines, pad)} => any;", ""]
+    told.append("} // namespace functions")
+    return "\n".join(told)
 
 
-def _parameters(tool: Tool) -> str:
+def _parameters(tool: Tool, lines: bool, pad: str) -> str:
     schema = tool.schema if isinstance(tool.schema, dict) else {}
     about = _about(schema)
     if not about and not _mapping(schema, "properties"):
         return "()"
-    fields = _fields(schema, _Root(schema), 0)
+    fields = _fields(schema, _Root(schema, lines, pad), 0)
     if not about:
         return f"(_: {fields})"
     return "(_:" + "".join(f" {line}\n" for line in about) + f"{fields})"
@@ -77,15 +82,17 @@ def _fields(schema: Tree, root: _Root, depth: int) -> str:
     required = schema.get("required")
     needed = required if isinstance(required, list) else []
     lines: list[str] = []
-    plain = True
+    plain = not root.lines
     for name, value in _mapping(schema, "properties").items():
         field = value if isinstance(value, dict) else {}
         about = _about(field)
         text = _type(field, root, depth)
         preset = _default(field)
         plain = plain and not about and not preset and "\n" not in text
-        lines += about
-        lines.append(f"{name}{'' if name in needed else '?'}:{'' if text[:1] == chr(10) else ' '}{text},{preset}")
+        lines += [root.pad + line for line in about]
+        lines.append(
+            f"{root.pad}{name}{'' if name in needed else '?'}:{'' if text[:1] == chr(10) else ' '}{text},{preset}"
+        )
     if schema.get("additionalProperties") is True:
         lines.append("[k: string]: any,")
     if plain and lines:
