@@ -29,6 +29,7 @@ from newapi_proxy.ir.ask import (
     Refusal,
     ServerBlock,
     Text,
+    Thinking,
     Tool,
     ToolCall,
     ToolResult,
@@ -287,6 +288,35 @@ def test_other_vendors_have_factors(model: str, prompt: int, completion: int) ->
     tally = count.Tally()
     tally.feed(words)
     assert tally.tokens(model) == completion
+
+
+def test_what_a_model_is_told_where_nobody_instructs_it() -> None:
+    """DeepSeek's fourth generation is told how to think, unless there is an instruction or thinking is off."""
+    model = "deepseek-v4-flash"
+    bare = count.prompt(ask(turn("user", "hi"), model=model))
+    off = count.prompt(ask(turn("user", "hi"), model=model, thinking=Thinking(disabled=True)))
+    told = count.prompt(ask(turn("system", "Be terse."), turn("user", "hi"), model=model))
+    assert bare == off + 79
+    assert told == off + tokens("Be terse.", O200K)
+
+
+@pytest.mark.parametrize(
+    ("model", "around"),
+    [
+        ("llama3-8b-8192", 10),
+        ("meta.llama3-70b-instruct", 10),
+        ("llama-3.3-70b", 35),
+        ("meta.llama3-1-8b-instruct", 35),
+        ("llama3.2", 35),
+        ("deepseek-r1-distill-llama-70b", 3),
+        ("x-ai/grok-4.1-fast", 156),
+        ("grok-4-1-fast-non-reasoning", 0),
+        ("moonshotai/kimi-k2-instruct-0905", 11),
+    ],
+)
+def test_what_stands_around_a_question(model: str, around: int) -> None:
+    """By generation, whose names differ by little."""
+    assert count.prompt(ask(turn("user", "hi"), model=model)) == around + 1
 
 
 def test_other_vendors_count_all_kinds_of_parts() -> None:

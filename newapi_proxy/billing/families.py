@@ -23,11 +23,12 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
     """How a model's own count relates to tiktoken's.
 
     `prompt` and `completion` are factors on text, `digits` says that each digit is a token. Flat tokens: `request` per
-    request, `message` per further message that is no leading system's, `tools` where there are tools, `each` per tool,
-    `call` per call in the history with its result; `answer` per answer, `called` per call in it, `several` more where
-    it has several; `argument` per argument of a call, then or now. `tool` is the factor on the definitions as JSON.
-    `schema`: what structured output adds to its schema, None where it costs nothing; `item`:
-    flat tokens per embedded text. `keeps`: thoughts of earlier turns are shown to the model again.
+    request, `untold` more where no instruction takes its place and thinking is not off, `message` per further message
+    that is no leading system's, `tools` where there are tools, `each` per tool, `call` per call in the history with its
+    result; `answer` per answer, `called` per call in it, `several` more where it has several; `argument` per argument
+    of a call, then or now. `tool` is the factor on the definitions as JSON. `schema`: what structured output adds to
+    its schema, None where it costs nothing; `item`: flat tokens per embedded text. `keeps`: thoughts of earlier turns
+    are shown to the model again.
     `formula`: the prompt formula of OpenAI's chat holds (then only the answer's fields apply besides). `layout`: the
     prompt is counted by `declared` or `harmony`, likewise, or with the answer by `tagged`: then no field applies.
     """
@@ -35,6 +36,7 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
     prompt: float = 1.0
     completion: float = 1.0
     request: int = 0
+    untold: int = 0
     message: int = 0
     tools: int = 0
     each: int = 8
@@ -72,6 +74,8 @@ _FAMILIES: Final[tuple[tuple[re.Pattern[str], Family], ...]] = tuple(
         (r"gemini|learnlm", Family(layout="full", called=8, keeps=True)),
         (r"gemma", Family(request=10, message=5)),
         (r"llama-?4", Family(prompt=1.02, completion=1.02, request=18, message=5, tools=645, answer=2, called=41)),
+        (r"deepseek-r1-distill", Family(completion=1.01, request=3, message=1)),
+        (r"llama-?3[-:](?!\d[-.:])", Family(prompt=1.02, completion=1.04, request=10, message=5, answer=1, called=12)),
         (r"llama", Family(prompt=1.02, completion=1.04, request=35, message=5, answer=1, called=12)),
         (
             r"mistral-small",
@@ -110,14 +114,41 @@ _FAMILIES: Final[tuple[tuple[re.Pattern[str], Family], ...]] = tuple(
         ),
         (
             r"deepseek-v4",
-            Family(completion=1.01, request=83, message=1, tools=216, tool=1.25, call=34, argument=9, called=25),
+            Family(
+                completion=1.01,
+                request=4,
+                untold=79,
+                message=1,
+                tools=216,
+                tool=1.25,
+                call=34,
+                argument=9,
+                called=25,
+            ),
         ),
         (
             r"deepseek[-.]",
             Family(completion=1.01, request=4, message=1, tools=216, tool=1.25, call=34, argument=9, called=25),
         ),
-        (r"glm-?5", Family(prompt=1.02, completion=1.01, request=12, message=2, answer=1)),
-        (r"glm", Family(prompt=1.02, completion=1.01, request=6, message=2, answer=1)),
+        (
+            r"glm-?5",
+            Family(
+                prompt=1.02,
+                completion=1.01,
+                request=12,
+                message=2,
+                tools=87,
+                each=10,
+                tool=1.27,
+                call=5,
+                answer=1,
+            ),
+        ),
+        (
+            r"glm",
+            Family(prompt=1.02, completion=1.01, request=6, message=2, tools=95, each=10, tool=1.27, call=5, answer=1),
+        ),
+        (r"kimi-k2(?!\.)", Family(request=11, message=4, tools=7, each=13, tool=1.27, call=20)),
         (r"command", Family(each=0, call=8, called=2)),
         (
             r"nova-2",
@@ -128,7 +159,12 @@ _FAMILIES: Final[tuple[tuple[re.Pattern[str], Family], ...]] = tuple(
             Family(completion=0.97, message=2, tools=340, each=0, tool=1.35, call=36, answer=2, called=9),
         ),
         (r"qwen|qwq|qvq", Family(completion=1.05, request=10, message=5, tools=145, answer=2, called=18)),
-        (r"grok-4\.[2-9]", Family(request=192, message=5, tools=33, call=4, keeps=True, called=14)),
+        (r"grok-4(\.1)?-fast", Family(request=156, message=5, tools=150, tool=0.9, call=12, called=14)),
+        (r"grok-code", Family(request=204, message=5, tools=130, tool=0.9, call=12, called=14)),
+        (
+            r"grok-4\.[2-9]",
+            Family(request=192, message=5, tools=27, each=0, tool=1.3, call=4, keeps=True, called=14),
+        ),
         (r"grok", Family(message=5, tools=150, tool=0.9, call=12, called=14)),
         (r"sonar", Family(request=1)),
         (r"^(gpt-[5-9]|o[1-9])", Family(formula=True, answer=6, several=7)),

@@ -32,6 +32,9 @@ def estimated(ask: Ask, model: str, family: Family) -> int:
         return round(total)
     spoken = len(ask.turns) - ask.leading()
     total += sealed(turns, *_SEALED) + family.request + family.message * (spoken - 1)
+    thinking = ask.controls.thinking
+    if not ask.leading() and not (thinking is not None and (thinking.disabled or thinking.effort == "none")):
+        total += family.untold
     tools = [tool for tool in ask.tools if not _deferred(ask, tool, words)]
     if ask.tools:
         total += family.tools + family.each * len(tools)
