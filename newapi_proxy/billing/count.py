@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable
 from typing import Any, Final
 
-from newapi_proxy.billing import declared, encodings, families, formula, harmony, images, messages, tagged
+from newapi_proxy.billing import declared, encodings, families, formula, harmony, images, instructed, messages, tagged
 from newapi_proxy.billing.encodings import loaded, tokens, warm
 from newapi_proxy.ir.ask import Ask, Media, ToolResult, Turn
 from newapi_proxy.ir.usage import Usage
@@ -38,6 +38,8 @@ def prompt(ask: Ask, model: str | None = None, *, count_images: bool = True, pla
         return tagged.counted(ask, name) + media
     if family.layout == "harmony":
         return harmony.counted(ask, name) + media
+    if family.layout == "instructed":
+        return instructed.counted(ask, family.request) + media
     if family.layout:
         return declared.counted(ask, family, plain=plain) + media
     if family.formula:

@@ -21,7 +21,7 @@ from newapi_proxy.errors import OurError
 if TYPE_CHECKING:
     import tiktoken
 
-Merged = Literal["o200k_base", "cl100k_base", "gemma3"]  # what tiktoken encodes
+Merged = Literal["o200k_base", "cl100k_base", "gemma3", "tekken"]  # what tiktoken encodes
 Encoding = Merged | Generation
 DIRECTORY: Final = Path(__file__).parent / "data" / "tiktoken"
 PIECE: Final = 100_000  # characters without a break that are encoded; the rest of such a run is extrapolated
@@ -49,6 +49,8 @@ _CL100K: Final = re.compile(
 _MAKERS: Final = re.compile(r"^(?:[a-z][a-z0-9]*\.)+(?=[a-z])")  # "openai.", "us.anthropic."
 _WORD_PIECES: Final = re.compile(r"gemini|gemma|learnlm")
 _TILED: Final = "claude"
+OLDER: Final = r"mixtral|mistral-7b|mathstral|codestral-(2405|mamba)|mistral-((large|small|medium|tiny)-2[34]|embed)"
+_RANKED: Final = re.compile(rf"^(?!.*({OLDER})).*(mistral|ministral|codestral|devstral|magistral|pixtral)")
 _KNOWN: Final = re.compile(_CL100K.pattern + r"|gpt-|chatgpt-|o\d")
 
 
@@ -63,6 +65,8 @@ def encoding(model: str) -> Encoding:
     name = bare(model)
     if _WORD_PIECES.search(name):
         return "gemma3"
+    if _RANKED.search(name):
+        return "tekken"
     if _TILED in name:
         return tiling.generation(name)
     return "cl100k_base" if _CL100K.match(name) else "o200k_base"
@@ -102,8 +106,8 @@ def load(name: Merged) -> tiktoken.Encoding:
     with _LOADING:
         if name in _LOADED:
             return _LOADED[name]
-        if name == "gemma3":
-            _LOADED[name] = vocabulary.load()
+        if name == "gemma3" or name == "tekken":
+            _LOADED[name] = vocabulary.load() if name == "gemma3" else vocabulary.ranked()
         else:
             directory = Path(os.environ.setdefault(_VARIABLE, str(DIRECTORY)))
             verify(name, directory)

@@ -10,11 +10,11 @@ from typing import Final, Literal
 
 import msgspec
 
-from newapi_proxy.billing.encodings import bare
+from newapi_proxy.billing.encodings import OLDER, bare
 
 # What `declared` counts: names and values alone; the markup of tools too, briefly or in full. "tagged": that module
 # counts prompts and answers. "": neither does.
-Layout = Literal["", "plain", "brief", "full", "tagged", "harmony"]
+Layout = Literal["", "plain", "brief", "full", "tagged", "harmony", "instructed"]
 # A call in an answer that is charged by names and values alone, and counted with its JSON.
 _BARE: Final[dict[Layout, int]] = {"plain": -3, "brief": -4, "full": 1}
 
@@ -30,7 +30,8 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
     its schema, None where it costs nothing; `item`: flat tokens per embedded text. `keeps`: thoughts of earlier turns
     are shown to the model again.
     `formula`: the prompt formula of OpenAI's chat holds (then only the answer's fields apply besides). `layout`: the
-    prompt is counted by `declared` or `harmony`, likewise, or with the answer by `tagged`: then no field applies.
+    prompt is counted by `declared` or `harmony`, likewise, by `instructed` (with `request`), or with the answer by
+    `tagged`: then no field applies.
     """
 
     prompt: float = 1.0
@@ -78,24 +79,7 @@ _FAMILIES: Final[tuple[tuple[re.Pattern[str], Family], ...]] = tuple(
         (r"llama-?3[-:](?!\d[-.:])", Family(prompt=1.02, completion=1.04, request=10, message=5, answer=1, called=12)),
         (r"llama", Family(prompt=1.02, completion=1.04, request=35, message=5, answer=1, called=12)),
         (
-            r"mistral-small",
-            Family(
-                prompt=1.03,
-                completion=1.06,
-                answer=1,
-                called=4,
-                request=15,
-                message=2,
-                tools=8,
-                tool=1.2,
-                call=4,
-                schema=None,
-                digits=True,
-                keeps=True,
-            ),
-        ),
-        (
-            r"mistral|mixtral|ministral|codestral|pixtral|devstral|magistral",
+            OLDER,
             Family(
                 prompt=1.05,
                 completion=1.07,
@@ -111,6 +95,11 @@ _FAMILIES: Final[tuple[tuple[re.Pattern[str], Family], ...]] = tuple(
                 item=2,
                 keeps=True,
             ),
+        ),
+        (r"(mistral|magistral)-small", Family(layout="instructed", request=15, answer=1, called=2)),
+        (
+            r"mistral|ministral|codestral|devstral|magistral|pixtral",
+            Family(layout="instructed", request=3, answer=1, called=2),
         ),
         (
             r"deepseek-v4",
