@@ -525,6 +525,19 @@ def test_no_schema_breaks_the_rendering(schema: Any) -> None:
     assert namespace([Tool(name="f", schema=schema if isinstance(schema, dict) else {"properties": {"a": schema}})])
 
 
+@pytest.mark.parametrize(
+    "model",
+    ["gpt-4o", "claude-sonnet-4-5", "gemini-2.0-flash", "gemini-2.5-flash", "gemini-3-pro", "mistral-large", "gpt-oss"],
+)
+@pytest.mark.parametrize("deep", ["[" * 1000 + "]" * 1000, '{"a":' * 1000 + "1" + "}" * 1000])
+def test_no_nesting_breaks_a_count(model: str, deep: str) -> None:
+    """Arguments and results are texts that a client may nest as deep as it likes."""
+    calls = tuple(ToolCall(id=id_, name="f", arguments=f'{{"a":{deep}}}') for id_ in ("1", "2"))
+    results = tuple(ToolResult(id=id_, parts=(Text(text=deep),)) for id_ in ("1", "2"))
+    talk = (turn("user", "hi"), turn("assistant", *calls), *(turn("tool", result) for result in results))
+    assert count.prompt(ask(*talk, model=model)) > 1000
+
+
 def test_a_tally_counts_once() -> None:
     """Deltas are joined before they are counted: words cut anywhere cost the same."""
     words = "The quick brown fox jumps over the lazy dog. 你好世界 " * 5

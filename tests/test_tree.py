@@ -76,3 +76,14 @@ def test_edits_leave_the_original_alone(root: dict, names: list[str], value: obj
     assert root == before
     assert tree.find(tree.put({}, path, value), path) == value
     assert tree.find(removed, path) is tree.MISSING or "0" in names or "1" in names
+
+
+def test_json_in_a_text_is_read_only_as_deep_as_it_may_be_walked() -> None:
+    """What is no JSON is None, as is what nests without end; braces in strings are none."""
+    assert tree.within('{"a":[1]}') == {"a": [1]}
+    assert tree.within("no") is None
+    assert tree.within("[" * 150 + "]" * 150) is not None
+    assert tree.within("[" * 300 + "]" * 300) is None
+    assert tree.within('"' + "[" * 300 + '"') == "[" * 300
+    assert tree.within("[" * 300) is None
+    assert tree.within("[" + ",".join(["[]"] * 300) + "]") == [[]] * 300

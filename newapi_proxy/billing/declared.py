@@ -125,7 +125,7 @@ def _result(result: ToolResult) -> dict[str, Any]:
 
 
 def _object(text: str) -> dict[str, Any] | None:
-    value = tree.lenient(text.encode("utf-8", "replace")) if text.lstrip().startswith("{") else None
+    value = tree.within(text) if text.lstrip().startswith("{") else None
     return value if isinstance(value, dict) else None
 
 

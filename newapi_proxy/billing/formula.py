@@ -81,5 +81,5 @@ def _defined(tools: Sequence[Tool], family: Family) -> str:
 
 
 def _arguments(call: ToolCall) -> int:
-    read = tree.lenient(call.arguments.encode("utf-8", "replace"))
+    read = tree.within(call.arguments)
     return len(read) if isinstance(read, dict) else 0

@@ -38,7 +38,7 @@ def _turn(turn: Turn) -> int:
 
 
 def _called(call: ToolCall) -> int:
-    read = tree.lenient(call.arguments.encode("utf-8", "replace"))
+    read = tree.within(call.arguments)
     arguments = call.arguments if read is None else tree.spaced(read, ordered=False)
     return _CALL + tokens(call.name, ENCODING) + tokens(arguments, ENCODING)
 

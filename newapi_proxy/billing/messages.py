@@ -207,12 +207,12 @@ def _together(after: Sequence[Turn], calls: Sequence[str], encoding: encodings.E
 
 def _compact(arguments: str) -> str:
     """Measured: arguments count without the spaces that they came with."""
-    value = tree.lenient(arguments.encode("utf-8", "replace"))
+    value = tree.within(arguments)
     return arguments if value is None else tree.dumps(value)
 
 
 def _value(text: str) -> Any:
-    value = tree.lenient(text.encode("utf-8", "replace"))
+    value = tree.within(text)
     return text if value is None and text.strip() != "null" else value
 
 

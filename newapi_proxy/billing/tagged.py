@@ -359,7 +359,7 @@ def _call(name: str, arguments: str) -> str:
 
 
 def _arguments(arguments: str) -> Iterator[str]:
-    read = tree.lenient(arguments.encode("utf-8", "replace")) if arguments else {}
+    read = tree.within(arguments) if arguments else {}
     for name, value in (read if isinstance(read, dict) else {"": arguments}).items():
         said = value if isinstance(value, str) else tree.spaced(value, ordered=False)
         yield f'<{_PREFIX}parameter name="{name}">{said}</{_PREFIX}parameter>\n'

@@ -53,6 +53,15 @@ def lenient(data: bytes) -> Any:
         return None
 
 
+def within(text: str) -> Any:
+    """The JSON that a text is: a call's arguments, a result. None where it is none, or nested too deep to walk."""
+    data = text.encode("utf-8", "replace")
+    value = lenient(data)
+    if data.count(b"{") + data.count(b"[") > MAX_DEPTH and isinstance(value, (dict, list)) and _too_deep(value):
+        return None
+    return value
+
+
 def typed(data: bytes, decoder: msgspec.json.Decoder[T]) -> T | None:
     """JSON that is exactly of the decoder's type, or None. For what is read often and nearly always looks the same."""
     try:
