@@ -205,7 +205,9 @@ def test_a_schema_of_the_answer() -> None:
     assert cost("gpt-5", RESPONSES, **form) == cost("gpt-5", RESPONSES) + tokens(text, O200K)
     assert cost("gpt-4o", controls=Controls(format=Format(kind="json_object"))) == cost("gpt-4o")
     talk = (turn("user", "hi"), turn("assistant", "{}"), turn("user", "ho"))
-    assert count.prompt(ask(*talk, **form)) == count.prompt(ask(*talk)) + 4 + tokens(text, O200K) + 4 + 2 * named
+    for model, names in (("gpt-4o", 2), ("gpt-5", 1)):
+        asked = count.prompt(ask(*talk, model=model, **form)) - count.prompt(ask(*talk, model=model))
+        assert asked == 4 + tokens(text, O200K) + 2 * names + names * named
 
 
 def test_tools_among_the_items_count_apart() -> None:
@@ -216,6 +218,21 @@ def test_tools_among_the_items_count_apart() -> None:
     assert cost("gpt-5.4", RESPONSES, tools=(late,)) == cost("gpt-5.4", RESPONSES) + own
     both = cost("gpt-5.4", RESPONSES, tools=(now, late))
     assert both == cost("gpt-5.4", RESPONSES, tools=(now,)) + own
+
+
+def test_a_tool_that_takes_a_text() -> None:
+    """GPT-5 is told of its grammar, line by line."""
+    grammar = {"type": "grammar", "grammar": {"syntax": "lark", "definition": "\n  start: expr\n\n  expr: INT\n"}}
+    free = {"type": "custom", "custom": {"name": "note", "format": {"type": "text"}}}
+    bound = {"type": "custom", "custom": {"name": "note", "format": grammar}}
+    plain = Tool(name="note", description="Notes.")
+    for dialect in ("openai-chat", RESPONSES):
+        least = cost("gpt-5", dialect, tools=(plain,))
+        told = [
+            cost("gpt-5", dialect, tools=(msgspec.structs.replace(plain, kind="custom", server=one),))
+            for one in (free, bound)
+        ]
+        assert told == [least + 16, least + 16 + 43 + tokens("start: expr\nexpr: INT", O200K)]
 
 
 def test_models_that_search_count_words_alone() -> None:

@@ -16,7 +16,7 @@ from newapi_proxy.billing import encodings
 from newapi_proxy.billing.encodings import tokens
 from newapi_proxy.billing.formula import sealed, stored
 from newapi_proxy.billing.rendering import namespace, shown, written
-from newapi_proxy.ir.ask import Ask, Format, Text, Tool, ToolCall, ToolResult, Turn
+from newapi_proxy.ir.ask import Ask, Text, Tool, ToolCall, ToolResult, Turn
 from newapi_proxy.wire import tree
 
 
@@ -27,9 +27,9 @@ class Style(msgspec.Struct, frozen=True, kw_only=True):
     above the tools. `flat`: more per request with tools, `described` where the first of them says what it is for,
     `appended` where they are joined. `call` per call beside its text, `done` where its state is told too; `wrapped`:
     several calls at once are one JSON, with so much around it, or `several`: so much around them, and for each in place
-    of `call`. `alone`: where calls may not be parallel. `forced`: a
-    call that must be made stands in the prompt. `said` per message of the model's. `schema` around a schema, `named`:
-    its name stands before each of the model's messages.
+    of `call`. `alone`: where calls may not be parallel. `forced`: a call that must be made stands in the prompt. `said`
+    per message of the model's. `schema` around a schema, `named`: its name stands before the answer too, as in chat
+    before each of the model's messages. `custom` per tool that takes a text.
     """
 
     joined: bool = True
@@ -46,6 +46,7 @@ class Style(msgspec.Struct, frozen=True, kw_only=True):
     said: int = 0
     schema: int = 0
     named: bool = False
+    custom: int = 0
 
 
 CHAT: Final = Style(forced=True, schema=2, named=True)
@@ -55,17 +56,26 @@ _STYLES: Final[tuple[tuple[re.Pattern[str], Style, Style], ...]] = tuple(  # by 
     for pattern, chat, listed in (
         (
             r"gpt-5(?!\.[4-9])",
-            Style(flat=80, described=1, appended=3, call=15, wrapped=22, said=2),
-            Style(joined=False, flat=-2, described=1, call=13, wrapped=None, alone=78, said=2, schema=-4),
+            Style(flat=80, described=1, appended=3, call=15, wrapped=22, said=2, custom=16),
+            Style(joined=False, flat=-2, described=1, call=13, wrapped=None, alone=78, said=2, schema=-4, custom=16),
         ),
         (
             r"gpt-([5-9]|\d\d)",
-            Style(flat=80, described=1, appended=3, call=15, wrapped=22, said=2),
+            Style(flat=80, described=1, appended=3, call=15, wrapped=22, said=2, custom=16),
             Style(
-                joined=False, flat=-2, described=1, call=16, wrapped=None, several=(22, 10), alone=78, said=2, schema=-4
+                joined=False,
+                flat=-2,
+                described=1,
+                call=16,
+                wrapped=None,
+                several=(22, 10),
+                alone=78,
+                said=2,
+                schema=-4,
+                custom=16,
             ),
         ),
-        (r"o([4-9]|3$|3-[0-9])", Style(flat=0, appended=3, call=15), Style(call=13, wrapped=None)),
+        (r"o([4-9]|3$|3-[0-9])", Style(flat=0, appended=3, call=15), Style(call=13, wrapped=None, schema=-4)),
         (r"o\d", Style(flat=0, forced=True, schema=2, named=True), Style(call=10, wrapped=None)),
         (r"", CHAT, LISTED),
     )
@@ -80,8 +90,13 @@ _SHORTENING: Final = 93  # what is said to a model that is to make one of a conv
 _LATE: Final = "input."  # where tools stand that came with the conversation
 _LATER: Final = 90  # around these
 _NAMED: Final = 7  # around the name of the tool that must be called
+_PLAIN_KINDS: Final = ("function", "server")  # of tools; what is left takes a text
+_GRAMMAR: Final = 43  # around the grammar of a tool's text
 _UNTOLD: Final = frozenset(
-    ("required", "additionalProperties", "default", "minimum", "maximum", "minItems", "maxItems")
+    (
+        *("required", "additionalProperties", "default", "format", "pattern", "minimum", "maximum", "multipleOf"),
+        *("exclusiveMinimum", "exclusiveMaximum", "minLength", "maxLength", "minItems", "maxItems", "uniqueItems"),
+    )
 )
 
 
@@ -109,6 +124,8 @@ def counted(ask: Ask, model: str) -> int:
         total += _around(ask, given, style, encoding) + style.appended * (place is not None)
     if late:
         total += tokens(namespace(late), encoding) + _LATER
+    if style.custom:
+        total += sum(style.custom + _grammar(tool, encoding) for tool in ask.tools if tool.kind not in _PLAIN_KINDS)
     return total + _form(ask, style, encoding)
 
 
@@ -147,14 +164,11 @@ def _form(ask: Ask, style: Style, encoding: encodings.Encoding) -> int:
     if form is None or form.kind != "json_schema":
         return 0
     if ask.tools:
-        return 0 if style.named else min(0, style.schema + 3)
-    return style.schema + (_names(ask, form, encoding) if style.named else 0)
-
-
-def _names(ask: Ask, form: Format, encoding: encodings.Encoding) -> int:
-    """The form's name before what the model says now, and before all that it said."""
+        return 0 if style.joined else min(0, style.schema + 3)
+    if not style.joined:
+        return style.schema
     said = sum(turn.role == "assistant" for turn in ask.turns)
-    return (1 + said) * tokens(form.name or "", encoding) + 2 * said
+    return style.schema + 2 * said + (said + style.named) * tokens(form.name or "", encoding)
 
 
 def _message(turn: Turn, encoding: encodings.Encoding, more: str, style: Style) -> int:
@@ -214,6 +228,16 @@ def _compact(arguments: str) -> str:
 def _value(text: str) -> Any:
     value = tree.within(text)
     return text if value is None and text.strip() != "null" else value
+
+
+def _grammar(tool: Tool, encoding: encodings.Encoding) -> int:
+    """What binds a text that the tool takes, each line without its indentation."""
+    form = tree.find(tool.server, "custom.format")
+    rules = tree.find(form, "grammar.definition") if isinstance(form, dict) else None
+    if not isinstance(rules, str):
+        return 0
+    lines = (line.strip() for line in rules.splitlines())
+    return _GRAMMAR + tokens("\n".join(line for line in lines if line), encoding)
 
 
 def _around(ask: Ask, tools: Sequence[Tool], style: Style, encoding: encodings.Encoding) -> int:
