@@ -579,7 +579,7 @@ def test_arguments_of_a_call_cost_where_they_are_marked_up() -> None:
     tally.feed('{"place":"Rome",')
     tally.feed('"days":2}')
     words = count.text('So: {"a": 1}get_weather{"place":"Rome","days":2}', "deepseek-chat")
-    assert tally.tokens("deepseek-chat") == words + 25 + 2 * 9
+    assert tally.tokens("deepseek-chat") == words + 25 + 2 * 11
 
 
 def test_an_estimate_is_a_counted_usage() -> None:

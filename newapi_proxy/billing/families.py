@@ -117,7 +117,7 @@ _FAMILIES: Final[tuple[tuple[re.Pattern[str], Family], ...]] = tuple(
         ),
         (
             r"deepseek[-.]",
-            Family(completion=1.01, request=4, message=1, tools=216, tool=1.25, call=34, argument=9, called=25),
+            Family(completion=1.01, request=4, message=1, tools=216, tool=1.25, call=34, argument=11, called=25),
         ),
         (
             r"glm-?5",
@@ -148,13 +148,16 @@ _FAMILIES: Final[tuple[tuple[re.Pattern[str], Family], ...]] = tuple(
             Family(completion=0.97, message=2, tools=340, each=0, tool=1.35, call=36, answer=2, called=9),
         ),
         (r"qwen|qwq|qvq", Family(completion=1.05, request=10, message=5, tools=145, answer=2, called=18)),
-        (r"grok-4(\.1)?-fast", Family(request=156, message=5, tools=150, tool=0.9, call=12, called=14)),
-        (r"grok-code", Family(request=204, message=5, tools=130, tool=0.9, call=12, called=14)),
+        (
+            r"grok-4(\.1)?-fast",
+            Family(request=156, message=5, tools=150, tool=0.9, call=12, argument=6, called=12),
+        ),
+        (r"grok-code", Family(request=204, message=5, tools=130, tool=0.9, call=12, argument=6, called=12)),
         (
             r"grok-4\.[2-9]",
             Family(request=192, message=5, tools=27, each=0, tool=1.3, call=4, keeps=True, called=14),
         ),
-        (r"grok", Family(message=5, tools=150, tool=0.9, call=12, called=14)),
+        (r"grok", Family(message=5, tools=150, tool=0.9, call=12, argument=6, called=12)),
         (r"sonar", Family(request=1)),
         (r"^(gpt-[5-9]|o[1-9])", Family(formula=True, answer=6, several=7)),
         (r"palmyra", Family(request=32, tools=101, called=12)),
