@@ -506,6 +506,33 @@ def test_schemas_that_lead_back_end() -> None:
     assert len(namespace([Tool(name="f", schema=schema)])) < 10 * MOST_TYPES
 
 
+@pytest.mark.parametrize("model", ["gpt-4o", "gpt-oss-120b", "gemini-3-pro", "gemini-2.5-flash"])
+def test_what_many_references_lead_to_is_written_out_up_to_a_bound(model: str) -> None:
+    """Thousands of references to one long list, or of tools with such, are no text of gigabytes."""
+    values = {"enum": [f"value {number}" for number in range(3000)]}
+    many = {"type": "object", "properties": {f"p{at}": {"$ref": "#/$defs/e"} for at in range(3000)}}
+    tool = Tool(name="f", schema={**many, "$defs": {"e": values}})
+    once = Tool(name="f", schema={"type": "object", "properties": {"p": {"$ref": "#/$defs/e"}}, "$defs": {"e": values}})
+    few, lots = (count.prompt(ask(turn("user", "hi"), model=model, tools=(one,))) for one in (once, tool))
+    assert few > 9_000
+    assert lots < 80 * few
+    assert count.prompt(ask(turn("user", "hi"), model=model, tools=(tool,) * 20)) < 120 * few
+
+
+def test_a_type_given_twice_is_written_out_once() -> None:
+    """Lists of types in lists of types would multiply what they hold."""
+    schema: Any = {"type": "string", "enum": ["x" * 100]}
+    for _ in range(20):
+        schema = {"type": ["object"] * 3, "properties": {"a": schema}}
+    assert namespace([Tool(name="f", schema=schema)]).count("x" * 100) == 1
+
+
+def test_a_reference_by_a_number_without_end_leads_nowhere() -> None:
+    """Python reads no number of more than 4300 digits."""
+    schema = {"type": "object", "anyOf": [{}], "properties": {"a": {"$ref": f"#/anyOf/{'9' * 5000}"}}}
+    assert "a?: any" in namespace([Tool(name="f", schema=schema)])
+
+
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.text(max_size=5),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -169,6 +171,25 @@ def test_calls_at_once_are_one_json_in_chat() -> None:
         listed = ask(turn("user", "hi"), empty, model=model, dialect=RESPONSES)
         plain = count.prompt(ask(turn("user", "hi"), model=model, dialect=RESPONSES))
         assert count.prompt(listed) == plain + 2 * single + around
+
+
+def paired(many: int, id: Callable[[int, str], str]) -> list[Turn]:
+    """So many turns of two calls, with their results in the other order."""
+    found = [turn("user", "hi")]
+    for at in range(many):
+        found.append(turn("assistant", call("{}", id(at, "a")), call("{}", id(at, "b"))))
+        found += [result("yes" * at if one == "a" else "no", id(at, one)) for one in "ba"]
+    return found
+
+
+def test_results_of_calls_at_once_are_found_at_once() -> None:
+    """Not all of a long history is looked through for each of its turns; an id used again means the next result."""
+    apart, again = (count.prompt(ask(*paired(20, id))) for id in (lambda at, one: f"{one}{at}", lambda at, one: one))
+    assert apart == again
+    history = ask(*paired(6000, lambda at, one: f"{one}{at}")[:9000])
+    began = time.process_time()
+    assert count.prompt(history) > 9000
+    assert time.process_time() - began < 4
 
 
 def test_a_call_whose_state_is_told() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import time
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -168,6 +170,29 @@ def test_work_grows_with_the_text(unit: str) -> None:
     words = tiling.load("claude3")
     short, long = (steps(lambda size=size: words.count("x" * 50 + unit * size)) for size in (2000, 4000))
     assert long <= 2.2 * short + 1000
+
+
+@pytest.mark.parametrize("marks", ["\u0316\u0300", "\u0300" * 40_000 + "\u0316" * 40_000], ids=["mixed", "apart"])
+def test_marks_without_end_take_no_time(older: Vocabulary, marks: str) -> None:
+    """Combining marks are sorted when a text is composed, which takes the square of how many stand in a row."""
+    text = "e" + (marks * 40_000)[:80_000]
+    began = time.process_time()
+    assert older.count(text) > 80_000
+    assert time.process_time() - began < 2
+
+
+def test_marks_are_composed_with_their_letters() -> None:
+    """Wherever a text is cut to be composed."""
+    for many in (1, 170, 171, 511, 512, 513, 2000):
+        for foreign in ("é", "日"):
+            text = "a" + foreign * many + "e\u0301" * 3 + "x" + "e\u0301" * 3
+            assert normal(text, quotes=True) == unicodedata.normalize("NFC", text)
+
+
+def test_a_text_without_words_is_cut_all_the_same() -> None:
+    """No one is kept waiting for a megabyte without spaces to be looked at."""
+    slices = list(chunks("QUJD0123+/" * 200_000))
+    assert max(sum(map(len, one)) for one in slices) < 1_300_000
 
 
 def test_a_chunk_without_end_is_extrapolated(older: Vocabulary) -> None:

@@ -87,3 +87,11 @@ def test_json_in_a_text_is_read_only_as_deep_as_it_may_be_walked() -> None:
     assert tree.within('"' + "[" * 300 + '"') == "[" * 300
     assert tree.within("[" * 300) is None
     assert tree.within("[" + ",".join(["[]"] * 300) + "]") == [[]] * 300
+
+
+def test_a_number_without_end_is_no_place() -> None:
+    """Paths come from clients too; Python reads no number of more than 4300 digits."""
+    root = {"a": [1]}
+    assert tree.find(root, f"a.{'9' * 5000}") is tree.MISSING
+    assert tree.remove(root, f"a.{'9' * 5000}") is root
+    assert tree.put(root, f"a.{'9' * 5000}", 2) == root

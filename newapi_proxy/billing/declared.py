@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from newapi_proxy.billing.encodings import tokens
 from newapi_proxy.billing.families import Family, Layout
-from newapi_proxy.billing.rendering import asks, resolved, shown, written
+from newapi_proxy.billing.rendering import Room, asks, resolved, shown, written
 from newapi_proxy.ir.ask import Ask, Part, Text, Tool, ToolCall, ToolResult, Turn
 from newapi_proxy.wire import tree
 
@@ -54,9 +54,10 @@ def counted(ask: Ask, family: Family, *, plain: bool) -> int:
     # parts are not joined before they are cut into tokens
     total = sum(tokens(written(part), ENCODING) for turn in turns for part in turn.parts if not _traffic(part))
     total += sum(_called(ask, turns, bare, layout)) + _sealed(ask, family, plain)
+    room = Room()
     for tool in ask.tools:
         if tool.kind == "function":
-            total += sum(_leaves(_declared(ask, tool))) if bare else _marked(_declaration(tool, layout))
+            total += sum(_leaves(_declared(ask, tool))) if bare else _marked(_declaration(tool, layout, room))
             total += _furnished(tool) if plain and family.keeps else 0
     if not bare:
         return total + _contents(ask)
@@ -228,11 +229,11 @@ def _brief(value: Any) -> str:
             return _value(value)
 
 
-def _declaration(tool: Tool, layout: Layout) -> str:
+def _declaration(tool: Tool, layout: Layout, room: Room) -> str:
     """One tool; the older generation counts an empty description too."""
     said = [f"description:{_value(tool.description or '')}"] if tool.description or layout == "brief" else []
     if isinstance(tool.schema, dict):
-        schemas = _Schemas(tool.schema, layout)
+        schemas = _Schemas(tool.schema, layout, room)
         twice = layout == "brief" and tool.schema.get("properties") and not tool.schema.get("required")
         again = schemas.told(tool.schema, 0, again=True) if twice else ""
         said.append(f"parameters:{schemas.told(tool.schema, 0)}{again}")
@@ -242,10 +243,11 @@ def _declaration(tool: Tool, layout: Layout) -> str:
 class _Schemas:
     """One tool's schemas as they are counted, and how many may still be written out."""
 
-    __slots__ = ("_brief", "_left", "_root")
+    __slots__ = ("_brief", "_left", "_room", "_root")
 
-    def __init__(self, root: dict[str, Any], layout: Layout) -> None:
+    def __init__(self, root: dict[str, Any], layout: Layout, room: Room) -> None:
         self._root = root
+        self._room = room
         self._brief = layout == "brief"
         self._left = MOST
 
@@ -255,10 +257,10 @@ class _Schemas:
         the second time (`again`) without what is required, and of the simple ones in it the type alone.
         """
         self._left -= 1
-        if not isinstance(schema, dict) or depth > DEEPEST or self._left < 0:
+        if not isinstance(schema, dict) or depth > DEEPEST or self._left < 0 or self._room.left < 0:
             return "{}"
         if isinstance(schema.get("$ref"), str):
-            return self.told(resolved(schema["$ref"], self._root), depth + 1, again=again)
+            return self._room.taken(self.told(resolved(schema["$ref"], self._root), depth + 1, again=again))
         holds = bool(schema.get("properties") or schema.get("items"))
         told = {}
         for name in sorted(schema):

@@ -17,6 +17,7 @@ import msgspec
 # Marks are private characters: none is left in a text that went through `normal`.
 BEGIN, END, TITLE, UPPER = "\ue000", "\ue001", "\ue002", "\ue003"
 _LONGEST_SLICE: Final = 65_536  # characters looked at under one hold of the interpreter
+_WITHOUT: Final = 1_048_576  # where no better place is found up to there, a slice ends
 _LEAST_CAPITALS: Final = 4  # a word of so many capitals is written small behind one mark
 
 # Combining marks that are no part of a word (Unicode's Alphabetic is not in the standard library), hexadecimal.
@@ -42,6 +43,7 @@ _ODD: Final = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\xa0\u1680\u2000-\u200a\u2018\u2019\u201c\u201d\u2028\u2029\u202f\u205f]"
 )
 _LONE: Final = re.compile("[\ud800-\udfff]")
+_PIECES: Final = re.compile("[\x00-\x7f]*[^\x00-\x7f]{0,512}")  # no mark is parted from its letter but after so many
 _UNSAID: Final = re.compile("[\ue000-\uf8ff]+")
 _CAPITALS: Final = {"\u1c89": "\u1c8a", "\ua7cb": "\u0264"}  # pairs that an older Unicode does not have
 
@@ -49,11 +51,16 @@ _CAPITALS: Final = {"\u1c89": "\u1c8a", "\ua7cb": "\u0264"}  # pairs that an old
 def normal(text: str, *, quotes: bool) -> str:
     """The text as the tokenizer reads it: composed, without controls, one kind of space; `quotes`: straight ones."""
     if not text.isascii():
-        text = unicodedata.normalize("NFC", _LONE.sub("\ufffd", text))
+        text = _composed(_LONE.sub("\ufffd", text))
         text = _UNSAID.sub("", text.replace("\u0e4d\u0e32", "\u0e33"))
     if _ODD.search(text):
         text = text.translate({**_FOLDED, **_QUOTES} if quotes else _FOLDED)
     return text
+
+
+def _composed(text: str) -> str:
+    """The text composed, in pieces: to sort combining marks takes time by the square of how many stand in a row."""
+    return "".join([unicodedata.normalize("NFC", piece) for piece in _PIECES.findall(text)])
 
 
 def chunks(text: str, *, after: bool = False) -> Iterator[list[str]]:
@@ -115,8 +122,8 @@ def _slice(text: str, position: int) -> int:
     """Where a slice may end: before a line's end, or between two words, the latter of which then follows one."""
     if len(text) - position <= _LONGEST_SLICE:
         return len(text)
-    found = _CUT.search(text, position + _LONGEST_SLICE)
-    return found.end() if found else len(text)
+    found = _CUT.search(text, position + _LONGEST_SLICE, position + _WITHOUT)
+    return found.end() if found else min(len(text), position + _WITHOUT)
 
 
 _CUT: Final = re.compile(r"[^\s](?=\n)|[a-z](?= [a-z])")

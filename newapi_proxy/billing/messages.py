@@ -7,7 +7,9 @@ are written, and what stands around calls, differs by generation and by format; 
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any, Final
 
 import msgspec
@@ -18,6 +20,9 @@ from newapi_proxy.billing.formula import sealed, stored
 from newapi_proxy.billing.rendering import namespace, shown, written
 from newapi_proxy.ir.ask import Ask, Text, Tool, ToolCall, ToolResult, Turn
 from newapi_proxy.wire import tree
+
+_Placed = tuple[tuple[int, int], ToolResult]
+"""A result and where it stands: the turn, the part."""
 
 
 class Style(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,7 +116,7 @@ def counted(ask: Ask, model: str) -> int:
     style = style_of(ask, name)
     turns = shown(ask)
     late = [tool for tool in ask.tools if tool.path.startswith(_LATE)]
-    given = [tool for tool in ask.tools if tool not in late] if late else ask.tools
+    given = [tool for tool in ask.tools if not tool.path.startswith(_LATE)] if late else ask.tools
     more = _appendix(ask, given, style)
     place = next((at for at, turn in enumerate(turns) if turn.role in _SYSTEM), None) if style.joined else None
     total = 3 - (1 if _THINKS.match(name) else 0) + (_SHORTENING if ask.kind == "compaction" else 0)
@@ -190,11 +195,12 @@ def _message(turn: Turn, encoding: encodings.Encoding, more: str, style: Style) 
 def _called(ask: Ask, turns: Sequence[Turn], style: Style, encoding: encodings.Encoding) -> int:
     """All calls of the history; where several at once are one JSON, so are their results."""
     total = 0
+    results = _results(turns) if style.wrapped is not None else {}
     for at, turn in enumerate(turns):
         calls = [part for part in turn.parts if isinstance(part, ToolCall)]
         if len(calls) > 1 and style.wrapped is not None:
             total += style.wrapped + tokens(_wrapped(calls), encoding)
-            total += _together(turns[at + 1 :], [call.id for call in calls], encoding)
+            total += _together(_next(results, calls, at), encoding)
             continue
         around, each = style.several if style.several and len(calls) > 1 else (0, style.call)
         total += around
@@ -211,10 +217,31 @@ def _wrapped(calls: Sequence[ToolCall]) -> str:
     return f'{{"tool_uses":[{",".join(uses)}]}}'
 
 
-def _together(after: Sequence[Turn], calls: Sequence[str], encoding: encodings.Encoding) -> int:
+def _results(turns: Sequence[Turn]) -> dict[str, deque[_Placed]]:
+    """All results by their calls' ids, in their order."""
+    found: dict[str, deque[_Placed]] = {}
+    for at, turn in enumerate(turns):
+        for number, part in enumerate(turn.parts):
+            if isinstance(part, ToolResult):
+                found.setdefault(part.id, deque()).append(((at, number), part))
+    return found
+
+
+def _next(results: dict[str, deque[_Placed]], calls: Sequence[ToolCall], at: int) -> list[ToolResult]:
+    """Of each of these calls, which stand in that turn, the result behind it; each is taken once."""
+    found: list[_Placed] = []
+    for call in calls:
+        waiting = results.get(call.id)
+        while waiting and waiting[0][0][0] <= at:
+            waiting.popleft()
+        if waiting:
+            found.append(waiting.popleft())
+    return [part for _, part in sorted(found, key=itemgetter(0))]
+
+
+def _together(results: Sequence[ToolResult], encoding: encodings.Encoding) -> int:
     """What the results of such calls are more as one JSON than one by one."""
-    found = [part for turn in after for part in turn.parts if isinstance(part, ToolResult) and part.id in calls]
-    texts = ["".join(map(written, part.parts)) for part in found[: len(calls)]]
+    texts = ["".join(map(written, part.parts)) for part in results]
     apart = sum(4 + tokens(text, encoding) for text in texts)
     return 4 + tokens(tree.spaced([_value(text) for text in texts], ordered=False), encoding) - apart
 

@@ -28,18 +28,34 @@ from newapi_proxy.wire import tree
 
 DEEPEST: Final = 24  # nested types written out; deeper ones, and references that lead back, are `any`
 MOST_TYPES: Final = 20_000  # types written out per tool: references may multiply without end
+MOST_REFERRED: Final = 1_000_000  # characters
 _SIMPLE: Final = {"integer": "number", "number": "number", "string": "string", "boolean": "boolean", "null": "null"}
+
+
+class Room:
+    """How many characters references may still write out, in all tools of a request: each may lead to a megabyte."""
+
+    __slots__ = ("left",)
+
+    def __init__(self) -> None:
+        self.left = MOST_REFERRED
+
+    def taken(self, text: str) -> str:
+        """The text that a reference was written out to."""
+        self.left -= len(text)
+        return text
 
 
 class _Root:
     """The schema that references start from, how many types may still be written out, and how fields are."""
 
-    __slots__ = ("left", "lines", "pad", "schema")
+    __slots__ = ("left", "lines", "pad", "room", "schema")
 
-    def __init__(self, schema: Tree, lines: bool, pad: str) -> None:
+    def __init__(self, schema: Tree, lines: bool, pad: str, room: Room) -> None:
         self.schema = schema
         self.lines = lines
         self.pad = pad
+        self.room = room
         self.left = MOST_TYPES
 
 
@@ -49,19 +65,20 @@ def namespace(tools: Iterable[Tool], *, lines: bool = False, pad: str = "") -> s
     `lines`: each field has its own, whatever it says; `pad` stands before each.
     """
     told = ["namespace functions {", ""]
+    room = Room()
     for tool in tools:
         told += _comment(tool.description)
-        told += [f"type {tool.name} = {_parameters(tool, lines, pad)} => any;", ""]
+        told += [f"type {tool.name} = {_parameters(tool, lines, pad, room)} => any;", ""]
     told.append("} // namespace functions")
     return "\n".join(told)
 
 
-def _parameters(tool: Tool, lines: bool, pad: str) -> str:
+def _parameters(tool: Tool, lines: bool, pad: str, room: Room) -> str:
     schema = tool.schema if isinstance(tool.schema, dict) else {}
     about = _about(schema)
     if not about and not _mapping(schema, "properties"):
         return "()"
-    fields = _fields(schema, _Root(schema, lines, pad), 0)
+    fields = _fields(schema, _Root(schema, lines, pad, room), 0)
     if not about:
         return f"(_: {fields})"
     return "(_:" + "".join(f" {line}\n" for line in about) + f"{fields})"
@@ -80,7 +97,7 @@ def _comment(said: Any) -> list[str]:
 def _fields(schema: Tree, root: _Root, depth: int) -> str:
     """An object's fields, none indented; on one line where none has a comment or is itself on several."""
     required = schema.get("required")
-    needed = required if isinstance(required, list) else []
+    needed = {one for one in required if isinstance(one, str)} if isinstance(required, list) else set()
     lines: list[str] = []
     plain = not root.lines
     for name, value in _mapping(schema, "properties").items():
@@ -114,7 +131,9 @@ def _type(schema: Any, root: _Root, depth: int, *, own: bool = True) -> str:
     if not isinstance(schema, dict) or depth > DEEPEST or root.left < 0:
         return "any"
     if isinstance(schema.get("$ref"), str):
-        return _type(resolved(schema["$ref"], root.schema), root, depth + 1, own=False)
+        if root.room.left < 0:
+            return "any"
+        return root.room.taken(_type(resolved(schema["$ref"], root.schema), root, depth + 1, own=False))
     for name in ("anyOf", "oneOf"):
         if isinstance(schema.get(name), list):
             return " | ".join(_type(option, root, depth + 1, own=False) for option in schema[name])
@@ -124,7 +143,8 @@ def _type(schema: Any, root: _Root, depth: int, *, own: bool = True) -> str:
     if values is not None:
         return " | ".join(map(tree.dumps, values))
     kind = schema.get("type")
-    kinds = kind if isinstance(kind, list) else [kind]
+    # of several, none twice: each writes out all that is in it
+    kinds = dict.fromkeys(one if isinstance(one, str) else "" for one in kind) if isinstance(kind, list) else [kind]
     about = [] if own else _about(schema)
     return " | ".join(_named(kind, schema, root, depth, about) for kind in kinds)
 

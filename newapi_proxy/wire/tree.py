@@ -180,6 +180,7 @@ def remove(root: dict[str, Any], path: str) -> dict[str, Any]:
 
 
 MISSING: Final = object()
+_DIGITS: Final = 9  # of a place in a list
 
 
 def find(root: Any, path: str) -> Any:
@@ -188,18 +189,23 @@ def find(root: Any, path: str) -> Any:
     for name in path.split("."):
         if isinstance(node, dict) and name in node:
             node = node[name]
-        elif isinstance(node, list) and name.isdecimal() and int(name) < len(node):
-            node = node[int(name)]
+        elif isinstance(node, list) and (place := _place(name)) is not None and place < len(node):
+            node = node[place]
         else:
             return MISSING
     return node
 
 
+def _place(name: str) -> int | None:
+    """The place in a list that a name is; None for none. Python reads no number of thousands of digits."""
+    return int(name) if name.isdecimal() and len(name) <= _DIGITS else None
+
+
 def _edit(node: Any, names: list[str], change: Any) -> Any:
     name, rest = names[0], names[1:]
     if isinstance(node, list) and name.isdecimal():
-        index = int(name)
-        if index >= len(node):
+        index = _place(name)
+        if index is None or index >= len(node):
             return node
         items = list(node)
         new = _edit(items[index], rest, change) if rest else change(items[index])
