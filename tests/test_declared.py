@@ -254,11 +254,16 @@ def test_a_schema_of_the_answer() -> None:
 
 
 def test_the_newest_tools_cost_more_where_names_alone_count() -> None:
-    """Seven a schema, three a field."""
+    """Seven a schema, three a field; of a JSON Schema all names and texts."""
     hi, plain = ask(NEWEST, user("hi")), ask(NEW, user("hi"))
     more = count.prompt(ask(NEWEST, user("hi"), tools=(WEATHER,)), plain=True) - count.prompt(hi, plain=True)
     less = count.prompt(ask(NEW, user("hi"), tools=(WEATHER,)), plain=True) - count.prompt(plain, plain=True)
     assert more == less + 10
+    given = {"name": "get_weather", "parametersJsonSchema": CITY, "responseJsonSchema": {"type": "string"}}
+    body: dict[str, Any] = {"contents": [said("hi")], "tools": [{"functionDeclarations": [given]}]}
+    names = ("type", "object", "properties", "city", "type", "string", "required", "city", "type", "string")
+    told = count.prompt(own(NEWEST, **body), plain=True) - count.prompt(own(NEW, **body), plain=True)
+    assert told == 7 + sum(tokens(name, "gemma3") for name in names)
 
 
 JSON: Final = st.recursive(

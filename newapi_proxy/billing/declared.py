@@ -42,6 +42,12 @@ _BINDING: Final = (  # what the older generation is not told besides
     "format",
 )
 _ORDERS: Final = ("enum", "required", "propertyOrdering", "property_ordering")
+_JSON_SCHEMAS: Final = (
+    "parametersJsonSchema",
+    "parameters_json_schema",
+    "responseJsonSchema",
+    "response_json_schema",
+)
 _PARAMETERS: Final = (7, 3)  # names and values alone, in the newest generation: more per tool's schema, and per field
 
 
@@ -58,7 +64,7 @@ def counted(ask: Ask, family: Family, *, plain: bool) -> int:
     for tool in ask.tools:
         if tool.kind == "function":
             total += sum(_leaves(_declared(ask, tool))) if bare else _marked(_declaration(tool, layout, room))
-            total += _furnished(tool) if plain and family.keeps else 0
+            total += _furnished(ask, tool) if plain and family.keeps else 0
     if not bare:
         return total + _contents(ask)
     return total + (_formed(ask) if family.schema is not None else 0)
@@ -68,9 +74,15 @@ def _own(ask: Ask) -> bool:
     return "contents" in ask.tree
 
 
-def _furnished(tool: Tool) -> int:
+def _furnished(ask: Ask, tool: Tool) -> int:
+    """What the newest generation counts of schemas beside names and values: of JSON Schemas every name and text."""
     fields = tool.schema.get("properties") if isinstance(tool.schema, dict) else None
-    return _PARAMETERS[0] + _PARAMETERS[1] * len(fields) if isinstance(fields, dict) else 0
+    if not isinstance(fields, dict):
+        return 0
+    own = tree.find(ask.tree, tool.path) if ".functionDeclarations." in tool.path else None
+    if not isinstance(own, dict) or "parameters" in own:
+        return _PARAMETERS[0] + _PARAMETERS[1] * len(fields)
+    return _PARAMETERS[0] + sum(sum(_leaves(own.get(name))) for name in _JSON_SCHEMAS)
 
 
 def _traffic(part: Part) -> bool:
