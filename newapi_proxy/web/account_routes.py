@@ -18,6 +18,7 @@ from newapi_proxy.errors import ClientError, OurError, ProxyError
 from newapi_proxy.snapshot import Token
 from newapi_proxy.web import keys
 from newapi_proxy.web.app import Action, Call, Edge, Failure, wait
+from newapi_proxy.web.inbound import customer
 from newapi_proxy.web.router import Route
 from newapi_proxy.wire import tree
 
@@ -89,11 +90,12 @@ class Pace:
             raise self._full(now)
 
     def _begun(self, address: str, now: float) -> str:
-        """Begins a new span where one is due; under which address is counted."""
+        """Begins a new span where one is due; under what is counted: of IPv6 addresses one customer has millions."""
         if now >= self._until:
             self._until = now + self._span
             self._counts.clear()
-        return "" if address not in self._counts and len(self._counts) >= MOST_ADDRESSES else address
+        place = customer(address)
+        return "" if place not in self._counts and len(self._counts) >= MOST_ADDRESSES else place
 
     def _full(self, now: float) -> ClientError:
         message = f"More than {self._most} questions within {self._span:.0f} seconds."

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import lru_cache
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address
 from typing import Final
 
 from newapi_proxy import metrics
 from newapi_proxy.errors import ClientError
+from newapi_proxy.web.inbound import customer
 
 MOST: Final = 20  # different unknown keys of one address that are looked up
 SPAN: Final = 60.0  # seconds for which each of them counts
 MOST_ADDRESSES: Final = 4096  # remembered; above, the one that began first is forgotten
-PREFIX: Final = 64  # bits of an IPv6 address that one customer has
 
 
 class Guesses:
@@ -66,7 +66,4 @@ class Guesses:
 @lru_cache(maxsize=1024)
 def _place(address: str) -> str:
     """What stands for the address, "" for one that is let off."""
-    parsed = ip_address(address)
-    if parsed.is_loopback:
-        return ""
-    return address if parsed.version == 4 else str(ip_network(f"{address}/{PREFIX}", strict=False))
+    return "" if ip_address(address).is_loopback else customer(address)

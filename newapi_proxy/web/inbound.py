@@ -14,6 +14,7 @@ from typing import Final
 
 MOST_IDS: Final = 10_000  # client-chosen ids remembered, twice: two megabytes
 MOST_HOPS: Final = 32  # addresses read from X-Forwarded-For, from its end
+PREFIX: Final = 64  # bits of an IPv6 address that one customer has
 OWN_PREFIX: Final = "na-"
 LOOPBACK: Final = "127.0.0.1"  # the address of whoever comes through a unix socket
 Networks = tuple[IPv4Network | IPv6Network, ...]
@@ -89,6 +90,14 @@ def within(address: str, ranges: Networks) -> bool:
     except ValueError:
         return False
     return any(parsed in network for network in ranges)
+
+
+@lru_cache(maxsize=4096)
+def customer(address: str) -> str:
+    """What one customer has of whom an address tells: the address, of IPv6 the network around it."""
+    if ":" not in address:
+        return address
+    return str(ip_network(f"{address}/{PREFIX}", strict=False))
 
 
 def client_ip(peer: str, forwarded: Sequence[str], trusted: Networks) -> str:
