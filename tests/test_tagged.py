@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 from typing import Any, Final
 
 import msgspec
@@ -285,6 +287,22 @@ def test_what_is_demanded_is_not_answered() -> None:
     assert tally("No call.").tokens(OLD, ask=msgspec.structs.replace(asked, choice=Choice(mode="required"))) == (
         tally("No call.").tokens(OLD)
     )
+
+
+@pytest.mark.parametrize("model", [OLD, NEW])
+@pytest.mark.parametrize("choice", [None, Choice(mode="required"), Choice(mode="named", name="write")])
+def test_what_came_of_an_answer_is_no_more_than_the_whole(model: str, choice: Choice | None) -> None:
+    """Wherever a call breaks off: its arguments are counted as the model writes them, not with JSON's escapes."""
+    code = 'def f(a):\n\treturn "é", \'\\\\\'  # "x"\n' * 12
+    arguments = json.dumps({"path": "a.py", "code": code, "more": {"lines": [1, 22, None], "text": code}})
+    asked = msgspec.structs.replace(own(tools=[WEATHER]), choice=choice)
+    whole = tally("Here.", ("write", arguments)).tokens(model, ask=asked)
+    came = [
+        tally("Here.", ("write", arguments[:at])).tokens(model, ask=asked, ended=False) for at in range(len(arguments))
+    ]
+    assert max(came) <= whole
+    assert came[-1] > 0.95 * whole - 40
+    assert all(later >= earlier - 12 for earlier, later in itertools.pairwise(came))
 
 
 def test_a_long_answer_is_extrapolated() -> None:

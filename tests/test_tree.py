@@ -95,3 +95,30 @@ def test_a_number_without_end_is_no_place() -> None:
     assert tree.find(root, f"a.{'9' * 5000}") is tree.MISSING
     assert tree.remove(root, f"a.{'9' * 5000}") is root
     assert tree.put(root, f"a.{'9' * 5000}", 2) == root
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('{"a": "b', {"a": "b"}),
+        ('{"a": "b\\', {"a": "b"}),
+        ('{"a": "b\\u00e', {"a": "b"}),
+        ('{"a": [1, {"b": "c\\"}', {"a": [1, {"b": 'c"}'}]}),
+        ('{"a": 1, "b', {"a": 1}),
+        ('{"a": 1, "b"', {"a": 1}),
+        ('{"a": 1, "b":', {"a": 1}),
+        ('{"a": 12', {"a": 12}),
+        ('{"a": tru', {}),
+        ('{"a": [[], ', {"a": [[]]}),
+        ("{", {}),
+        ("", None),
+        ("nonsense", None),
+        ('{"a": ]', None),
+        ('{"a": "\\uzzzz beef', None),
+        ('{"a": 1 ' + "b" * 300, None),
+        ('{"a":' * 300, None),
+    ],
+)
+def test_what_has_come_of_json(text: str, told: object) -> None:
+    """A text that breaks off is what is whole in it, and the string in which it does; all other text is none."""
+    assert tree.begun(text) == told

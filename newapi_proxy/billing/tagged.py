@@ -157,20 +157,19 @@ def counted(ask: Ask, model: str) -> int:
 def answered(said: str, calls: Sequence[tuple[str, str]], model: str, ask: Ask | None, *, ended: bool) -> int:
     """An answer's tokens: its words and its calls (name, arguments), and where it has `ended` what is around them.
 
-    What a request demands is not the model's own: `ask` is the request, where it is known.
+    What a request demands is not the model's own: `ask` is the request, where it is known. What came of an answer is
+    never more than it would be at its end.
     """
     frame, words = _known(model)
-    total = (words.said(said, headed=frame.headed) if said else 0) + sum(words.count(_call(*call)) for call in calls)
-    if not ended:
-        return total
-    total += frame.turn + (frame.calls + len(calls) if calls else 0)
-    if not calls or ask is None:
-        return total
-    if ask.choice is not None and ask.choice.mode == "named":
-        total += frame.this - words.count(calls[0][0])
-    elif ask.choice is not None and ask.choice.mode == "required":
-        total += frame.must
-    return max(0, total - (_ONE_BY_ONE if ask.controls.parallel_tools is False else 0))
+    came = (words.said(said, headed=frame.headed) if said else 0) + sum(words.count(_call(*call)) for call in calls)
+    total = came + frame.turn + (frame.calls + len(calls) if calls else 0)
+    if calls and ask is not None:
+        if ask.choice is not None and ask.choice.mode == "named":
+            total += frame.this - words.count(calls[0][0])
+        elif ask.choice is not None and ask.choice.mode == "required":
+            total += frame.must
+        total = max(0, total - (_ONE_BY_ONE if ask.controls.parallel_tools is False else 0))
+    return total if ended else min(came, total)
 
 
 def _offered(ask: Ask, frame: Frame, words: Vocabulary) -> int:
@@ -360,6 +359,8 @@ def _call(name: str, arguments: str) -> str:
 
 def _arguments(arguments: str) -> Iterator[str]:
     read = tree.within(arguments) if arguments else {}
+    if read is None:  # of an answer that broke off
+        read = tree.begun(arguments)
     for name, value in (read if isinstance(read, dict) else {"": arguments}).items():
         said = value if isinstance(value, str) else tree.spaced(value, ordered=False)
         yield f'<{_PREFIX}parameter name="{name}">{said}</{_PREFIX}parameter>\n'

@@ -18,6 +18,11 @@ from newapi_proxy.errors import ClientError
 T = TypeVar("T")
 
 MAX_DEPTH: Final = 200  # deeper than any real request; a bound for everything that walks a tree
+_STEPS: Final = re.compile(
+    r'"(?:[^"\\]+|\\u[0-9a-fA-F]{4}|\\[^u])*("?)|[{}\[\],]', re.S
+)  # strings, whole or not; marks
+_ESCAPE: Final = len(r"\uD83")  # the longest that has only begun
+_WORD: Final = 256  # characters of a name, a number or a word that has
 _LONE: Final = re.compile(
     rb"\\u[dD][89aAbB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 )
@@ -60,6 +65,37 @@ def within(text: str) -> Any:
     if data.count(b"{") + data.count(b"[") > MAX_DEPTH and isinstance(value, (dict, list)) and _too_deep(value):
         return None
     return value
+
+
+def begun(text: str) -> Any:
+    """The JSON that a text breaks off in, with all that has come of it but for a name, a number or a word at its end.
+    None where it is no beginning of JSON, or nested too deep."""
+    closing, sound = "", (0, "")
+    for step in _STEPS.finditer(text):
+        mark = step[0][0]
+        if mark == '"':
+            if step[1]:
+                continue
+            if len(text) - step.end() > _ESCAPE:  # no escape that has only begun, but one that there is not
+                return None
+            value = within(f'{step.string[: step.end()]}"{closing}')
+            if value is not None:
+                return value
+            break
+        if mark in "{[":
+            closing = ("}" if mark == "{" else "]") + closing
+        elif mark != ",":
+            if not closing.startswith(mark):
+                return None
+            closing = closing[1:]
+        if len(closing) > MAX_DEPTH:
+            return None
+        sound = (step.start() if mark == "," else step.end()), closing
+    else:
+        value = within(text + closing)
+        if value is not None:
+            return value
+    return within(text[: sound[0]] + sound[1]) if len(text) - sound[0] <= _WORD else None
 
 
 def typed(data: bytes, decoder: msgspec.json.Decoder[T]) -> T | None:
