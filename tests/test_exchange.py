@@ -155,6 +155,7 @@ async def play(tmp_path: Path) -> AsyncIterator[Start]:
         channel: dict[str, Any] | None = None,
         price: Price | None = None,
         prices: dict[str, Price] | None = None,
+        type: str = "openai",
         **relay: Any,
     ) -> Play:
         config = Config(
@@ -163,7 +164,7 @@ async def play(tmp_path: Path) -> AsyncIterator[Start]:
             channels=tuple(
                 Channel(
                     name="abc"[n],
-                    type="openai",
+                    type=type,
                     base_url="http://up",
                     key=Secret(f"k{n}"),
                     models=("m",),
@@ -450,6 +451,70 @@ async def test_unknown_fields_arrive_and_overrides_apply_in_the_same_request(pla
     assert body["vendor_flag"] is True
     assert "user" not in body
     assert sent.headers["X-Team"] == "blue"
+
+
+DEEP = '{"a":' * 300 + "1" + "}" * 300
+CALLED = {"id": "t", "type": "function", "function": {"name": "f", "arguments": DEEP}}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_nested_too_deep_costs_nothing_and_blames_nobody(play: Start, stream: bool, lines: Any) -> None:
+    """JSON that can be read, and not be written for another format: a refusal without a charge."""
+    message = {"role": "assistant", "content": None, "tool_calls": [CALLED]}
+    from_openai = orjson.loads(WHOLE)
+    from_openai["choices"][0].update(message=message, finish_reason="tool_calls")
+    head = (
+        b'{"id":"m","type":"message","role":"assistant","model":"m","stop_reason":"tool_use","usage":{"input_tokens":1'
+    )
+    block = b',"output_tokens":9},"content":[{"type":"tool_use","id":"t","name":"f","input":' + DEEP.encode() + b"}]}"
+    for type, body, surface in (
+        ("openai", orjson.dumps(from_openai), MESSAGES),
+        ("anthropic", head + block, CHAT),
+    ):
+        if stream and type == "openai":  # a stream has arguments as text
+            continue
+        stage = await play(*(whole(body) for _ in range(12)), type=type, quota=UNIT, max_attempts=1)
+        for _ in range(12):
+            sink, row = await stage.ask(surface=surface, max_tokens=9, stream=stream)
+            assert sink.status == 502
+            assert b"nested too deep" in sink.body
+            assert (row["state"], row["charged"]) == ("void", None) or not row["charged"]
+        assert await stage.balance() == UNIT
+    assert not [line for line in lines() if line["event"] == "bug"]
+
+
+async def test_what_is_nested_deep_is_passed_on_as_it_came(play: Start) -> None:
+    """In the same format, where it cannot be written again with the name that was asked for; of a stream it is left
+    out."""
+    extra = b'{"extra":' + DEEP.encode() + b","
+    stage = await play(
+        whole(extra + WHOLE[1:]),
+        Script(START, b"data: " + extra + chunk(content="Hel")[7:], chunk(content="lo"), chunk(finish="stop"), DONE),
+        channel={"model_mapping": {"m": "up"}},
+    )
+    sink, row = await stage.ask()
+    assert (sink.status, sink.body, row["charged"]) == (200, extra + WHOLE[1:], 20)
+    sink, row = await stage.ask(stream=True)
+    assert (sink.status, sink.body.endswith(DONE), row["state"]) == (200, True, "settled")
+    assert b"lo" in sink.body
+
+
+async def test_calls_nested_too_deep_for_a_provider_are_the_callers_fault(play: Start) -> None:
+    """Where arguments are JSON, and no text; one who takes a text gets it."""
+    messages = [
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "content": None, "tool_calls": [CALLED]},
+        {"role": "tool", "tool_call_id": "t", "content": "1"},
+    ]
+    for type in ("anthropic", "gemini", "cohere", "ollama"):
+        stage = await play(type=type)
+        sink, row = await stage.ask(messages=messages, max_tokens=9)
+        assert sink.status == 400, sink.body
+        assert b"nested too deep" in sink.body
+        assert not row["charged"]
+    stage = await play(whole())
+    sink, _ = await stage.ask(messages=messages)
+    assert sink.status == 200
 
 
 async def test_a_stream_asked_for_and_answered_whole_is_told_as_a_stream(play: Start) -> None:

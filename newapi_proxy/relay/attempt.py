@@ -20,6 +20,7 @@ from newapi_proxy.ir.events import Event, Finished, Metered, Started, TextDelta
 from newapi_proxy.ir.suffix import wished
 from newapi_proxy.ports import Client, Incoming, Interrupt, Take
 from newapi_proxy.relay.batches import batched, joined, packs
+from newapi_proxy.relay.depth import answered
 from newapi_proxy.relay.house import Given
 from newapi_proxy.relay.pipe import Heard, Pipe
 from newapi_proxy.relay.plan import Candidate
@@ -142,7 +143,15 @@ def _asked(channel: Channel, dialect: Dialect, ask: Ask, target: Target) -> Outg
     if ask.own and ask.dialect != dialect.dialect:
         refuse_own(ask)
     counting = channel.adapter.counting if ask.count_only else None
-    return dialect.request(ask, target) if counting is None else counting.request(ask, target)
+    try:
+        return dialect.request(ask, target) if counting is None else counting.request(ask, target)
+    except tree.TooDeep:
+        raise _too_deep() from None
+
+
+def _too_deep() -> Unsupported:
+    """A call's arguments are text to one provider and JSON to another, which nobody can write so deep."""
+    return Unsupported("A tool call's arguments are nested too deep for this provider.", "messages")
 
 
 def _finished(outgoing: Outgoing, channel: Channel, key: Secret) -> Outgoing:
@@ -150,7 +159,10 @@ def _finished(outgoing: Outgoing, channel: Channel, key: Secret) -> Outgoing:
     body = outgoing.body
     headers: Mapping[str, str] = outgoing.headers
     if isinstance(body, dict):
-        body = tree.encode(body if channel.override == PLAIN else _overridden(body, channel.override))
+        try:
+            body = tree.encode(body if channel.override == PLAIN else _overridden(body, channel.override))
+        except tree.TooDeep:
+            raise _too_deep() from None
     elif isinstance(body, Upload):
         body = msgspec.structs.replace(body, fields=_overridden(dict(body.fields), channel.override))
         headers = {**headers, "content-type": body.content_type}
@@ -199,7 +211,7 @@ async def open_answer(client: Client, prepared: Prepared, interrupt: Interrupt, 
 def hear(prepared: Prepared, ask: Ask, body: bytes) -> Served:
     """A whole answer heard at once. Raises the failure that it carries."""
     document = tree.Document(body)
-    events = prepared.dialect.answer(ask, document)
+    events = answered(prepared.dialect, ask, document)
     return Served(prepared, _heard(events), body=document, events=events)
 
 

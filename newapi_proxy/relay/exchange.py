@@ -26,6 +26,7 @@ from newapi_proxy.ports import Sink
 from newapi_proxy.relay import candidates, entry
 from newapi_proxy.relay.attempt import Served
 from newapi_proxy.relay.attempts import Attempts, Cut, Left, Outcome
+from newapi_proxy.relay.depth import too_deep
 from newapi_proxy.relay.house import Given, House
 from newapi_proxy.relay.plan import Plan
 from newapi_proxy.relay.pump import Departed
@@ -34,6 +35,7 @@ from newapi_proxy.relay.settle import Bill, Held, bill, off_loop
 from newapi_proxy.snapshot import Tiers
 from newapi_proxy.surfaces.base import Surface
 from newapi_proxy.surfaces.endpoint import asked
+from newapi_proxy.wire import tree
 from newapi_proxy.wire.multipart import Form
 
 GONE: Final = 499  # the log's status for a client that left before any answer
@@ -128,8 +130,9 @@ async def _answer(house: House, given: Given, sink: Sink, record: Record, attemp
         if served is not None and billed is not None:
             attempts.stay.used(billed.usage)
             due = entry.settlement(given, hold, served, billed, record)
-            if given.visit.keeping is not None:
+            if served.pipe is None or given.visit.keeping is not None:  # what cannot be told is not charged
                 last = _last(given, attempts, outcome, billed.usage)
+            if last is not None and given.visit.keeping is not None:
                 mute = isinstance(outcome, Cut) and not last[1]
                 due = msgspec.structs.replace(due, answer=given.visit.keeping.answer(*last, due.at, mute=mute))
             taken = await held.settle(due, delivered=served.pipe is not None)
@@ -301,9 +304,12 @@ def _last(given: Given, attempts: Attempts, outcome: Outcome, usage: Usage) -> t
             surface, headers = given.surface, attempts.dropped()
             if given.ask.answer_type:
                 headers.append(("content-type", given.ask.answer_type))
-            if prepared.dialect.dialect == surface.dialect:
-                return headers, surface.same(given.ask, prepared.face, outcome.body, usage)
-            return headers, surface.answer(given.ask, prepared.face, outcome.events, usage)
+            try:
+                if prepared.dialect.dialect == surface.dialect:
+                    return headers, surface.same(given.ask, prepared.face, outcome.body, usage)
+                return headers, surface.answer(given.ask, prepared.face, outcome.events, usage)
+            except tree.TooDeep:
+                raise too_deep() from None
         case Cut(failure=failure):
             return [], attempts.fail(failure)
         case Left():

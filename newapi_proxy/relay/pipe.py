@@ -27,11 +27,11 @@ from newapi_proxy.ir.events import (
     Started,
 )
 from newapi_proxy.ir.usage import Usage
+from newapi_proxy.relay.depth import answered
 from newapi_proxy.relay.pattern import PLAIN, QUOTES, TEXTS, Pattern, Quick, Seen, blank, ends, like, unquoted
 from newapi_proxy.surfaces.base import Continuing, Face, Steady, Surface
 from newapi_proxy.wire import sse, texts, tree
 from newapi_proxy.wire.sse import Frame
-from newapi_proxy.wire.tree import Document
 
 BROKEN_IN_A_ROW: Final = 3  # undecodable frames before a stream is given up (fault U15)
 WHOLE: Final = 64 * 1024 * 1024  # bytes of a whole answer
@@ -487,7 +487,7 @@ class Retold:
     def drain(self) -> bytes:
         """See Pipe."""
         out: list[bytes] = []
-        for event in self._dialect.answer(self._ask, Document(b"".join(self._pieces))):
+        for event in answered(self._dialect, self._ask, tree.Document(b"".join(self._pieces))):
             if not self.heard.take(event):
                 break
             out.append(self._writer.feed(event))

@@ -81,8 +81,8 @@ class Passer:
             return self._without_choices(frame, node, False)
         if self._plain(node):
             if self._rename and node.get("model") != self._face.model:
-                return sse.encode(tree.encode({**node, "model": self._face.model}))
-            return frame.raw if _clean(frame.raw) else sse.encode(tree.encode(node))
+                return _encoded({**node, "model": self._face.model})
+            return frame.raw if _clean(frame.raw) else _encoded(node)
         return self._edited(frame, node, events)
 
     def steady(self) -> bool:
@@ -156,11 +156,11 @@ class Passer:
 
     def _bytes(self, frame: Frame, node: Node, edits: Node) -> bytes:
         if not edits:
-            return frame.raw if _clean(frame.raw) else sse.encode(tree.encode(node))
+            return frame.raw if _clean(frame.raw) else _encoded(node)
         edited = {**node, **edits}
         if edits.get("usage", 0) is None and not self._wanted:
             del edited["usage"]
-        return sse.encode(tree.encode(edited))
+        return _encoded(edited)
 
     def _envelope(self, node: Node) -> Node:
         """What must be different around the choices: model, id, object, created."""
@@ -194,7 +194,7 @@ class Passer:
         self._usage_told = True
         names = _ENVELOPE if node.get("choices") else tuple(node)
         chunk = {name: node[name] for name in names if name in node}
-        return sse.encode(tree.encode({**chunk, **self._envelope(node), "choices": [], "usage": node["usage"]}))
+        return _encoded({**chunk, **self._envelope(node), "choices": [], "usage": node["usage"]})
 
     def _choice(self, value: Any, place: int, events: Sequence[Event]) -> Node | None:
         """The choice as the client gets it, the same object where nothing changes; None to leave it out."""
@@ -295,6 +295,13 @@ class Passer:
             return b""
         self._closed = True
         return shapes.error_frame(error, request_id)
+
+
+def _encoded(node: Node) -> bytes:
+    try:
+        return sse.encode(tree.encode(node))
+    except TypeError:  # nested deeper than can be written
+        return b""
 
 
 def _clean(raw: bytes) -> bool:

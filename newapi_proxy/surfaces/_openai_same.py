@@ -46,7 +46,12 @@ def filled(face: Face, body: tree.Document, usage: Usage) -> bytes:
     kept = [_choice(one, place, face) for place, one in enumerate(given)]
     if given is not choices or any(new is not old for new, old in zip(kept, given, strict=True)):
         edits["choices"] = kept
-    return tree.encode({**node, **edits}) if edits else body.raw
+    if not edits:
+        return body.raw
+    try:
+        return tree.encode({**node, **edits})
+    except tree.TooDeep:  # as it came
+        return body.raw
 
 
 def _usual(body: tree.Document, node: Node, face: Face) -> bytes | None:

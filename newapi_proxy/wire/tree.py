@@ -23,6 +23,7 @@ _STEPS: Final = re.compile(
 )  # strings, whole or not; marks
 _ESCAPE: Final = len(r"\uD83")  # the longest that has only begun
 _WORD: Final = 256  # characters of a name, a number or a word that has
+_RECURSION: Final = "Recursion limit reached"  # orjson's words for it
 _LONE: Final = re.compile(
     rb"\\u[dD][89aAbB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 )
@@ -139,14 +140,23 @@ class Document:
 _UNREAD: Final = object()
 
 
+class TooDeep(TypeError):
+    """A value is nested deeper than JSON is written here: 254 levels. What is read may have a thousand."""
+
+
 def encode(value: Any) -> bytes:
-    """Compact JSON, key order kept, characters not escaped."""
-    return orjson.dumps(value)
+    """Compact JSON, key order kept, characters not escaped. Raises TooDeep."""
+    try:
+        return orjson.dumps(value)
+    except TypeError as error:
+        if str(error) == _RECURSION:
+            raise TooDeep(_RECURSION) from None
+        raise
 
 
 def dumps(value: Any) -> str:
     """`encode` as text: tool arguments and the like."""
-    return orjson.dumps(value).decode()
+    return encode(value).decode()
 
 
 def indented(value: Any) -> str:
