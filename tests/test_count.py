@@ -196,6 +196,22 @@ def test_tools_that_nobody_has_found_cost_nothing() -> None:
     assert cost({**body, "messages": talk}) > cost({**body, "messages": nothing}) + 50
 
 
+def test_tools_that_a_conversation_names_count() -> None:
+    """A deferred tool that somebody speaks of has been found; thousands are looked for in one go."""
+
+    def cost(said: str, *names: str, late: bool = True) -> int:
+        tools = [{"type": "function", "defer_loading": late, "function": {"name": name}} for name in names]
+        body = {"model": "deepseek-v4", "messages": [{"role": "user", "content": said}], "tools": tools}
+        return count.prompt(SURFACES["/v1/chat/completions"].read(tree.encode(body), {}))
+
+    assert cost("Call get_one, please.", "get_one") == cost("Call get_one, please.", "get_one", late=False)
+    assert cost("Call get.one.", "get.one") == cost("Call get.one.", "get.one", late=False)
+    assert cost("Call it, please.", "get_one") < cost("Call it, please.", "get_one", late=False)
+    began = time.process_time()
+    assert cost("word " * 400_000, *(f"tool_{number}" for number in range(10_000))) > 400_000
+    assert time.process_time() - began < 4
+
+
 def test_special_tokens_in_text_are_text() -> None:
     """T-TOKN-007: a user may write a special token's name, and pays for its letters."""
     assert count.text("<|endoftext|>", "gpt-4o") > 1

@@ -17,6 +17,7 @@ from newapi_proxy.ir.ask import Ask, Reasoning, Tool, ToolCall, Turn
 from newapi_proxy.wire import tree
 
 _DIGITS: Final = re.compile(r"\d+")
+_WORDS: Final = re.compile(r"[\w-]+")
 _PLAIN: Final = "openai.completions"  # the format that has no messages
 _SEALED: Final = (0.16, 0)  # encrypted thoughts: tokens a character, less so many each
 _COMPACTED: Final = 0.096  # an encrypted history: tokens a character
@@ -35,7 +36,7 @@ def estimated(ask: Ask, model: str, family: Family) -> int:
     thinking = ask.controls.thinking
     if not ask.leading() and not (thinking is not None and (thinking.disabled or thinking.effort == "none")):
         total += family.untold
-    tools = [tool for tool in ask.tools if not _deferred(ask, tool, words)]
+    tools = _seen(ask, words)
     if ask.tools:
         total += family.tools + family.each * len(tools)
         total += family.tool * _single(_defined(tools, family), encoding, family)
@@ -66,10 +67,18 @@ def _single(text: str, encoding: encodings.Encoding, family: Family) -> int:
     return tokens(text, encoding) + more
 
 
-def _deferred(ask: Ask, tool: Tool, words: Sequence[str]) -> bool:
-    """Whether the model has not seen a tool: one that is loaded when it is found, and nobody speaks of."""
+def _seen(ask: Ask, words: Sequence[str]) -> Sequence[Tool]:
+    """The tools that the model has seen: not those that are loaded when they are found, and that nobody speaks of."""
+    late = {tool.name for tool in ask.tools if _deferred(ask, tool)}
+    if not late:
+        return ask.tools
+    said = {word for text in words for word in _WORDS.findall(text)}
+    return [tool for tool in ask.tools if tool.name not in late or said.issuperset(_WORDS.findall(tool.name))]
+
+
+def _deferred(ask: Ask, tool: Tool) -> bool:
     own = tree.find(ask.tree, tool.path)
-    return isinstance(own, dict) and own.get("defer_loading") is True and not any(tool.name in text for text in words)
+    return isinstance(own, dict) and own.get("defer_loading") is True
 
 
 def _defined(tools: Sequence[Tool], family: Family) -> str:

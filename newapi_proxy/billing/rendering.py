@@ -28,7 +28,7 @@ from newapi_proxy.wire import tree
 
 DEEPEST: Final = 24  # nested types written out; deeper ones, and references that lead back, are `any`
 MOST_TYPES: Final = 20_000  # types written out per tool: references may multiply without end
-MOST_REFERRED: Final = 1_000_000  # characters
+MOST_REFERRED: Final = 250_000  # characters: a tenth of a second to count, which small requests may take on the loop
 _SIMPLE: Final = {"integer": "number", "number": "number", "string": "string", "boolean": "boolean", "null": "null"}
 
 
