@@ -614,6 +614,18 @@ def test_a_tally_counts_tool_calls() -> None:
     assert tally.tokens("gpt-4o") == 30 + count.text('get_weather{"place":"Rome"}now', "gpt-4o")
 
 
+@pytest.mark.parametrize("model", ["gemini-2.0-flash", "gemini-1.5-pro", "gemini-2.5-flash"])
+def test_calls_that_say_nothing_are_no_credit(model: str) -> None:
+    """Where calls count by names and values alone, however many of them there are."""
+    for calls in (1, 100):
+        tally = count.Tally()
+        for _ in range(calls):
+            tally.call("f")
+        assert all(
+            tally.tokens(model, plain=plain, ended=ended) >= 0 for plain in (False, True) for ended in (False, True)
+        )
+
+
 def test_arguments_of_a_call_cost_where_they_are_marked_up() -> None:
     """DeepSeek's calls cost by their arguments; what looks like one in the text before does not count."""
     tally = count.Tally()

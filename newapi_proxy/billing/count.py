@@ -150,7 +150,8 @@ class Tally:
             return counted
         arguments = words.count('":', self._before) if self._calls and family.argument else 0  # about: some are nested
         around = family.around(self._calls, plain=plain) + family.argument * arguments
-        return counted + (family.answer if ended and not self.empty else 0) + around
+        # where a call counts less than its JSON, one that says next to nothing is no credit
+        return max(0, counted + (family.answer if ended and not self.empty else 0) + around)
 
     def _parted(self, words: str) -> tuple[str, list[tuple[str, str]]]:
         """What was said before the calls, and each call's name and arguments."""
