@@ -156,6 +156,7 @@ async def play(tmp_path: Path) -> AsyncIterator[Start]:
         price: Price | None = None,
         prices: dict[str, Price] | None = None,
         type: str = "openai",
+        key: str = "",
         **relay: Any,
     ) -> Play:
         config = Config(
@@ -166,7 +167,7 @@ async def play(tmp_path: Path) -> AsyncIterator[Start]:
                     name="abc"[n],
                     type=type,
                     base_url="http://up",
-                    key=Secret(f"k{n}"),
+                    key=Secret(key or f"k{n}"),
                     models=("m",),
                     priority=-n,
                     **(channel or {}),
@@ -515,6 +516,21 @@ async def test_calls_nested_too_deep_for_a_provider_are_the_callers_fault(play: 
     stage = await play(whole())
     sink, _ = await stage.ask(messages=messages)
     assert sink.status == 200
+
+
+@pytest.mark.parametrize("key", ["quite-a-secret", "first.part|quite-a-secret|r"])
+async def test_a_provider_that_quotes_the_key_is_not_quoted(play: Start, key: str, lines: Any) -> None:
+    """Whatever keys look like there: in a refusal, inside a stream, and in the log."""
+    error = orjson.dumps({"error": {"message": "quite-a-secret is not good", "type": "t"}})
+    for script, stream in (
+        (whole(error, 401), False),
+        (Script(START, chunk(content="a"), b"data: " + error + b"\n\n"), True),
+    ):
+        stage = await play(script, key=key)
+        sink, _ = await stage.ask(stream=stream)
+        assert b"*** is not good" in sink.body
+        assert b"quite-a-secret" not in sink.body
+    assert "quite-a-secret" not in str(lines())
 
 
 async def test_a_stream_asked_for_and_answered_whole_is_told_as_a_stream(play: Start) -> None:

@@ -16,8 +16,10 @@ from newapi_proxy.relay.limits import Stay, refused
 from newapi_proxy.relay.plan import Candidate, Plan, mapped, retries
 from newapi_proxy.relay.pump import Watch
 from newapi_proxy.relay.record import Record
+from newapi_proxy.secret import MASK, Secret
 
 LONGEST_CODE: Final = 64
+SHORTEST: Final = 8  # characters of a key that are looked for in what a provider says
 T_co = TypeVar("T_co", covariant=True)
 
 
@@ -84,7 +86,10 @@ def told(failure: UpstreamFailure, candidate: Candidate) -> UpstreamFailure:
 
 
 def note(given: Given, record: Record, candidate: Candidate, failure: UpstreamFailure, since: float) -> None:
-    """What went wrong, without the words of an answer: a provider's message may quote the prompt."""
+    """What went wrong, without the words of an answer: a provider's message may quote the prompt. Where it quotes the
+    channel's key, nobody is told that."""
+    keys = candidate.channel.keys
+    failure.message = _hushed(failure.message, keys[candidate.key]) if keys else failure.message
     code = str(failure.code)[:LONGEST_CODE]
     record.tried(candidate, failure.upstream_status, failure.kind, since, code)
     log.logger().warning(
@@ -97,6 +102,14 @@ def note(given: Given, record: Record, candidate: Candidate, failure: UpstreamFa
         message=failure.message if failure.upstream_status == 0 else None,
         detail=failure.detail,
     )
+
+
+def _hushed(message: str, key: Secret) -> str:
+    """The message without the key, or a part of one that has several; what is shorter is a word like others."""
+    for part in key.reveal().split("|"):
+        if len(part) >= SHORTEST:
+            message = message.replace(part, MASK)
+    return message
 
 
 def _nobody(house: House, given: Given, stay: Stay) -> ProxyError:
