@@ -62,7 +62,7 @@ async def usage(surveys: Surveys, guest: Guest) -> Shown:
             None if alone is None else view.offered(offered, patterns=patterns),
         )
 
-    told = await surveys.read(guest.edge.house.db, work)
+    told = await surveys.read(guest.edge.house.db, work, _whose(visitor))
     return guest.page(say("your_keys" if alone is None else "your_key"), told)
 
 
@@ -80,6 +80,10 @@ def _named(visitor: KeyHolder | Account, tokens: Sequence[Token]) -> int:
     """The number of the key that one of several was narrowed to, 0 for none."""
     narrowed = isinstance(visitor, Account) and len(tokens) < len(visitor.tokens)
     return tokens[0].account.token_id if narrowed else 0
+
+
+def _whose(visitor: KeyHolder | Account) -> str:
+    return visitor.digest if isinstance(visitor, KeyHolder) else str(visitor.user.id)
 
 
 def _all(visitor: KeyHolder | Account) -> Sequence[Token]:
@@ -137,7 +141,7 @@ async def sheet(surveys: Surveys, guest: Guest) -> Shown:
         found = logs.between(conn, ids, since, now + 1, MOST_LINES)
         return csv.text(_HEAD, (_line(row, zone) for row in found)).encode()
 
-    data = await surveys.read(guest.edge.house.db, work)
+    data = await surveys.read(guest.edge.house.db, work, _whose(visitor))
     headers = (
         ("Content-Type", "text/csv; charset=utf-8"),
         ("Content-Disposition", f'attachment; filename="usage-{days}d.csv"'),

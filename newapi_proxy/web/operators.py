@@ -49,7 +49,7 @@ async def dashboard(surveys: Surveys, guest: Guest) -> Shown:
             view.search(),
         )
 
-    return guest.page(say("dashboard"), await surveys.read(house.db, work))
+    return guest.page(say("dashboard"), await surveys.read(house.db, work, ""))
 
 
 def _process() -> view.Process:

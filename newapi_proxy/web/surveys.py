@@ -17,6 +17,7 @@ from newapi_proxy.store.db import Database
 R = TypeVar("R")
 
 MOST: Final = 20  # that wait at once
+MINE: Final = 3  # of one visitor's that wait or are read at once, so that nobody fills the line alone
 PATIENCE: Final = 15.0  # seconds of waiting
 CODE: Final = "reports_busy"
 
@@ -28,9 +29,22 @@ class Surveys:
         self._patience = patience
         self._turn = asyncio.Lock()
         self._waiting = 0
+        self._own: dict[str, int] = {}  # reads by visitor
 
-    async def read(self, database: Database, fn: Callable[[Connection], R]) -> R:
-        """What the function finds, in a thread. Raises OurError: 503 also where too many wait."""
+    async def read(self, database: Database, fn: Callable[[Connection], R], whose: str) -> R:
+        """What the function finds, in a thread. Raises OurError: 503 also where too many wait, or of `whose`."""
+        own = self._own.get(whose, 0)
+        if own >= MINE:
+            raise _busy()
+        self._own[whose] = own + 1
+        try:
+            return await self._read(database, fn)
+        finally:
+            self._own[whose] -= 1
+            if not self._own[whose]:
+                del self._own[whose]
+
+    async def _read(self, database: Database, fn: Callable[[Connection], R]) -> R:
         if self._waiting >= MOST:
             raise _busy()
         self._waiting += 1
