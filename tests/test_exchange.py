@@ -500,6 +500,26 @@ async def test_what_is_nested_deep_is_passed_on_as_it_came(play: Start) -> None:
     assert b"lo" in sink.body
 
 
+async def test_a_stream_nested_too_deep_ends_in_an_error(play: Start, lines: Any) -> None:
+    """The client is told, and pays for what it got; that what came has no form here is no bug."""
+    start = {"type": "message_start", "message": {"id": "m", "type": "message", "role": "assistant", "content": []}}
+    block = {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
+    text = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Hello"}}
+    frames = [f"event: {one['type']}\ndata: ".encode() + orjson.dumps(one) + b"\n\n" for one in (start, block, text)]
+    call = b'{"type":"tool_use","id":"t","name":"f","input":' + DEEP.encode() + b"}"
+    deep = (
+        b'event: content_block_start\ndata: {"type":"content_block_start","index":1,"content_block":' + call + b"}\n\n"
+    )
+    stop = b'event: content_block_stop\ndata: {"type":"content_block_stop","index":1}\n\n'
+    stage = await play(Script(*frames, deep, stop), type="anthropic")
+    sink, row = await stage.ask(stream=True, max_tokens=9)
+    assert sink.status == 200
+    assert b"Hello" in sink.body
+    assert b"nested too deep" in sink.body
+    assert (row["state"], row["charged"] > 0) == ("settled", True)
+    assert not [line for line in lines() if line["event"] == "bug"]
+
+
 async def test_calls_nested_too_deep_for_a_provider_are_the_callers_fault(play: Start) -> None:
     """Where arguments are JSON, and no text; one who takes a text gets it."""
     messages = [

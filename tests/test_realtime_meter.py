@@ -152,6 +152,22 @@ def test_names() -> None:
     assert plain == Moment()
 
 
+def test_names_and_faults_nested_too_deep() -> None:
+    """What cannot be written again is left out: names and words are still what they should be."""
+    deep = b'{"a":' * 300 + b"1" + b"}" * 300
+    one = meter("asked")
+    for told, name in (
+        (one.down(b'{"type":"session.updated","session":{"model":"gpt-realtime","tools":[' + deep + b"]}}"), "asked"),
+        (one.up(b'{"type":"session.update","session":{"model":"dearer","tools":[' + deep + b"]}}"), "gpt-realtime"),
+    ):
+        assert told is not None
+        assert told.data is not None
+        assert orjson.loads(told.data)["session"] == {"model": name}
+    fault = one.down(b'{"type":"error","error":{"type":"t","message":"org-abcdefgh12 may not","x":' + deep + b"}}")
+    assert fault is not None
+    assert fault.data == b'{"type":"error","error":{"message":"*** may not"}}'
+
+
 def test_faults() -> None:
     """An error names no account; one of the channel's key is upstream's failure."""
     told = {"type": "invalid_request_error", "code": "x", "message": "Organization org-abcdefgh12 may not"}

@@ -183,7 +183,10 @@ class SessionMeter:
         model = session.get("model")
         if model is None or model == name:
             return None
-        return tree.encode({**whole, "session": {**session, "model": name}})
+        try:
+            return tree.encode({**whole, "session": {**session, "model": name}})
+        except tree.TooDeep:  # then the rest is left out: no other model's name gets through
+            return tree.encode({"type": whole.get("type"), "session": {"model": name}})
 
 
 def _read(data: bytes) -> _Event | None:
@@ -202,7 +205,10 @@ def _fault(data: bytes, error: Any) -> Moment:
     whole = tree.lenient(data)
     other = None
     if scrubbed != error.get("message") and type(whole) is dict:
-        other = tree.encode({**whole, "error": {**error, "message": scrubbed}})
+        try:
+            other = tree.encode({**whole, "error": {**error, "message": scrubbed}})
+        except tree.TooDeep:
+            other = tree.encode({"type": "error", "error": {"message": scrubbed}})
     return Moment(kind="fault", failure=_failures.inband(told), data=other)
 
 

@@ -18,6 +18,7 @@ from newapi_proxy.ports import Incoming, Interrupt, Sink
 from newapi_proxy.relay import candidates
 from newapi_proxy.relay.attempt import Prepared, Served, hear, open_answer, prepare, rebuilt, together
 from newapi_proxy.relay.batches import instead, raw
+from newapi_proxy.relay.depth import too_deep
 from newapi_proxy.relay.house import Given, House
 from newapi_proxy.relay.limits import Stay
 from newapi_proxy.relay.media import Parcels, by_url
@@ -28,6 +29,7 @@ from newapi_proxy.relay.record import Record
 from newapi_proxy.relay.uploads import uploaded
 from newapi_proxy.relay.worded import worded
 from newapi_proxy.surfaces.base import Face
+from newapi_proxy.wire import tree
 
 LISTED: Final = 4096  # characters of a list of dropped parameters; a body may hold any number of unknown names
 
@@ -280,7 +282,10 @@ class Attempts:
         whole = looks_whole(incoming.headers.get("content-type", ""), first) and not raw(prepared.dialect)
         made = Retold if whole else pipe
         self._pipe = made(given.surface, prepared.dialect, given.ask, prepared.face)
-        await pump(incoming, first, self._pipe, self._sink, self.watch, self._commit)
+        try:
+            await pump(incoming, first, self._pipe, self._sink, self.watch, self._commit)
+        except tree.TooDeep:
+            raise too_deep() from None
         return Served(prepared, self._pipe.heard, pipe=self._pipe)
 
     async def _gathered(self, prepared: Prepared) -> Served:
