@@ -520,6 +520,21 @@ async def test_a_stream_nested_too_deep_ends_in_an_error(play: Start, lines: Any
     assert not [line for line in lines() if line["event"] == "bug"]
 
 
+async def test_an_end_nested_too_deep_is_an_error(play: Start, lines: Any) -> None:
+    """What a stream's last event holds back until the usage is known cannot be told: the client is told that."""
+    start = {"type": "message_start", "message": {"id": "m", "type": "message", "role": "assistant", "content": []}}
+    block = {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": "Hello"}}
+    frames = [f"event: {one['type']}\ndata: ".encode() + orjson.dumps(one) + b"\n\n" for one in (start, block)]
+    end = b'event: message_delta\ndata: {"type":"message_delta","delta":{"stop_reason":"end_turn"},"x":' + DEEP.encode()
+    stop = b'}\n\nevent: message_stop\ndata: {"type":"message_stop"}\n\n'
+    stage = await play(Script(*frames, end + stop), type="anthropic")
+    sink, row = await stage.ask(stream=True, max_tokens=9, surface=MESSAGES)
+    assert (sink.status, row["state"]) == (200, "settled")
+    assert b"Hello" in sink.body
+    assert b"nested too deep" in sink.body
+    assert not [line for line in lines() if line["event"] == "bug"]
+
+
 async def test_calls_nested_too_deep_for_a_provider_are_the_callers_fault(play: Start) -> None:
     """Where arguments are JSON, and no text; one who takes a text gets it."""
     messages = [

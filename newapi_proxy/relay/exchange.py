@@ -299,7 +299,10 @@ def _last(given: Given, attempts: Attempts, outcome: Outcome, usage: Usage) -> t
     """The client's last bytes: the stream's tail, or the whole answer with its headers."""
     match outcome:
         case Served(pipe=pipe) if pipe is not None:
-            return [], pipe.close(usage)
+            try:
+                return [], pipe.close(usage)
+            except tree.TooDeep:
+                raise too_deep() from None
         case Served(prepared=prepared):
             surface, headers = given.surface, attempts.dropped()
             if given.ask.answer_type:
